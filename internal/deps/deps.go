@@ -1,0 +1,43 @@
+//go:build deps
+
+// Package deps holds the requirements of rooms that are not written yet. Removed before the first release.
+package deps
+
+import (
+	_ "github.com/gofrs/flock"
+	_ "github.com/google/uuid"
+	_ "github.com/jackc/pgx/v5"
+	_ "github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/klauspost/compress/zstd"
+	_ "github.com/knadh/koanf/parsers/yaml"
+	_ "github.com/knadh/koanf/providers/confmap"
+	_ "github.com/knadh/koanf/providers/env/v2"
+	_ "github.com/knadh/koanf/providers/file"
+	_ "github.com/knadh/koanf/providers/posflag"
+	_ "github.com/knadh/koanf/providers/structs"
+	_ "github.com/knadh/koanf/v2"
+	_ "github.com/linkedin/goavro/v2"
+	_ "github.com/pressly/goose/v3"
+	_ "github.com/prometheus/client_golang/prometheus"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/spf13/cobra"
+	_ "github.com/twmb/avro"
+	_ "github.com/twmb/franz-go/pkg/kadm"
+	_ "github.com/twmb/franz-go/pkg/kfake"
+	_ "github.com/twmb/franz-go/pkg/kgo"
+	_ "github.com/twmb/franz-go/pkg/kmsg"
+	_ "github.com/twmb/franz-go/pkg/sasl/plain"
+	_ "github.com/twmb/franz-go/pkg/sasl/scram"
+	_ "github.com/twmb/franz-go/pkg/sr"
+	_ "github.com/twmb/franz-go/plugin/kotel"
+	_ "github.com/twmb/franz-go/plugin/kprom"
+	_ "github.com/ulikunitz/xz"
+	_ "github.com/vbauerster/mpb/v8"
+	_ "go.opentelemetry.io/otel/propagation"
+	_ "go.uber.org/goleak"
+	_ "go.yaml.in/yaml/v3"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/term"
+	_ "pgregory.net/rapid"
+)
