@@ -1,0 +1,269 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Config is a process's whole configuration. Its keys are "<section>.<key>", as in the koanf
+// tags; the environment variable of a key is FOLDSTREAM_<SECTION>_<KEY>. A flag wins over the
+// environment, which wins over the file, which wins over the default.
+type Config struct {
+	Kafka     KafkaConfig     `koanf:"kafka"`
+	Postgres  PostgresConfig  `koanf:"postgres"`
+	Registry  RegistryConfig  `koanf:"registry"`
+	HTTP      HTTPConfig      `koanf:"http"`
+	Log       LogConfig       `koanf:"log"`
+	Ingest    IngestConfig    `koanf:"ingest"`
+	Projector ProjectorConfig `koanf:"projector"`
+	// ShutdownTimeout is how long components may drain after the first signal. Default 25s, so
+	// that a drain ends before Kubernetes' 30 s are over. What is not done by then is cut off and
+	// is done again by the next owner; the process exits with 1.
+	ShutdownTimeout time.Duration `koanf:"shutdown_timeout"`
+}
+
+// KafkaConfig says how to reach the brokers.
+type KafkaConfig struct {
+	// Brokers are the seed addresses, host:port. No default. In the environment and in a flag,
+	// separated by commas.
+	Brokers []string `koanf:"brokers"`
+	// ClientID is seen in the brokers' logs, metrics and quotas. Default "foldstream".
+	ClientID string     `koanf:"client_id"`
+	TLS      TLSConfig  `koanf:"tls"`
+	SASL     SASLConfig `koanf:"sasl"`
+}
+
+// TLSConfig turns encryption on and says whom to trust. Any file named without Enabled is a
+// fault: a connection that was meant to be encrypted must not be plain by oversight.
+type TLSConfig struct {
+	// Enabled encrypts connections to the brokers. Default false.
+	Enabled bool `koanf:"enabled"`
+	// CAFile holds the PEM certificates that sign the brokers'. Default: the machine's own.
+	CAFile string `koanf:"ca_file"`
+	// CertFile and KeyFile are this client's PEM certificate and key, for mutual TLS. Default: none.
+	CertFile string `koanf:"cert_file"`
+	KeyFile  string `koanf:"key_file"`
+	// ServerName is checked against the broker's certificate. Default: the host dialled.
+	ServerName string `koanf:"server_name"`
+	// InsecureSkipVerify accepts any certificate: whoever is on the way reads and forges all.
+	// For a test set-up only. Default false.
+	InsecureSkipVerify bool `koanf:"insecure_skip_verify"`
+}
+
+// SASLConfig authenticates this client.
+type SASLConfig struct {
+	// Mechanism is plain, scram-sha-256 or scram-sha-512. Default "": no authentication. plain
+	// without TLS sends the password in clear and is refused.
+	Mechanism string `koanf:"mechanism"`
+	Username  string `koanf:"username"`
+	// Password comes only from FOLDSTREAM_KAFKA_SASL_PASSWORD.
+	Password Secret `koanf:"password"`
+	// PasswordFile holds the password; a line break at its end is not part of it. It is read at
+	// every authentication, so that a rotated secret needs no restart.
+	PasswordFile string `koanf:"password_file"`
+}
+
+// PostgresConfig says how to reach the database of the views.
+type PostgresConfig struct {
+	// DSN is a URL or a keyword/value string. Default "": the variables PGHOST, PGPORT, PGUSER,
+	// PGDATABASE, PGSSLMODE, PGPASSFILE … decide, as they do for psql. What DSN leaves out is
+	// taken from them too.
+	DSN Secret `koanf:"dsn"`
+	// PasswordFile holds the password; it is read at every new connection. Default: none.
+	PasswordFile string `koanf:"password_file"`
+	// PoolMax is the most connections that this process opens. Default 16. Each partition of a
+	// view that applies at the same moment holds one; fewer slows views down, more load the server.
+	PoolMax int `koanf:"pool_max"`
+	// ConnectTimeout bounds one connection attempt. Default 5s.
+	ConnectTimeout time.Duration `koanf:"connect_timeout"`
+}
+
+// RegistryConfig says where the schemas are.
+type RegistryConfig struct {
+	// URL of a Confluent-compatible registry. Default "": the compacted topic <ns>.schemas.
+	URL string `koanf:"url"`
+	// Username, with Password (only from FOLDSTREAM_REGISTRY_PASSWORD) or PasswordFile, is sent as
+	// basic authentication. Default: none.
+	Username     string `koanf:"username"`
+	Password     Secret `koanf:"password"`
+	PasswordFile string `koanf:"password_file"`
+	// Timeout bounds one request to the registry. Default 10s.
+	Timeout time.Duration `koanf:"timeout"`
+}
+
+// HTTPConfig says where health and metrics are served.
+type HTTPConfig struct {
+	// Addr is host:port. Default ":8080". Port 0 takes a free one, which the log tells.
+	Addr string `koanf:"addr"`
+	// ReadTimeout bounds the reading of one request. Default 5s.
+	ReadTimeout time.Duration `koanf:"read_timeout"`
+}
+
+// LogConfig says what is logged and how.
+type LogConfig struct {
+	// Level is debug, info, warn or error. Default info.
+	Level string `koanf:"level"`
+	// Format is auto (text on a terminal, else json), text or json. Default auto.
+	Format string `koanf:"format"`
+}
+
+// IngestConfig tunes the writer.
+type IngestConfig struct {
+	// SessionTimeout is how long a silent instance keeps its partitions. Default 6s. Lower moves
+	// them sooner after a crash; below the length of a pause of the machine, it moves them in vain.
+	SessionTimeout time.Duration `koanf:"session_timeout"`
+}
+
+// ProjectorConfig tunes the projectors.
+type ProjectorConfig struct {
+	// SessionTimeout is how long a silent instance keeps its partitions. Default 6s.
+	SessionTimeout time.Duration `koanf:"session_timeout"`
+}
+
+// DefaultConfig returns the configuration without a file, an environment or a flag.
+func DefaultConfig() Config {
+	return Config{
+		Kafka:           KafkaConfig{ClientID: "foldstream"},
+		Postgres:        PostgresConfig{PoolMax: 16, ConnectTimeout: 5 * time.Second},
+		Registry:        RegistryConfig{Timeout: 10 * time.Second},
+		HTTP:            HTTPConfig{Addr: ":8080", ReadTimeout: 5 * time.Second},
+		Log:             LogConfig{Level: "info", Format: "auto"},
+		Ingest:          IngestConfig{SessionTimeout: 6 * time.Second},
+		Projector:       ProjectorConfig{SessionTimeout: 6 * time.Second},
+		ShutdownTimeout: 25 * time.Second,
+	}
+}
+
+// Limits on what may be configured.
+const (
+	brokersMax            = 64
+	poolMax               = 1000
+	sessionTimeoutMin     = 500 * time.Millisecond
+	sessionTimeoutMax     = 30 * time.Minute
+	shutdownTimeoutMax    = 30 * time.Minute
+	connectionTimeoutsMax = 10 * time.Minute
+)
+
+// Validate joins all faults of the configuration by itself. What only some processes need,
+// such as a broker or a database, is asked for by KafkaConfig.Options and PostgresConfig.Pool.
+func (c Config) Validate() error {
+	return errors.Join(
+		c.Kafka.validate(), c.Postgres.validate(), c.Registry.validate(), c.HTTP.validate(), c.Log.validate(),
+		durationBetween("ingest.session_timeout", c.Ingest.SessionTimeout, sessionTimeoutMin, sessionTimeoutMax),
+		durationBetween("projector.session_timeout", c.Projector.SessionTimeout, sessionTimeoutMin, sessionTimeoutMax),
+		durationBetween("shutdown_timeout", c.ShutdownTimeout, time.Second, shutdownTimeoutMax),
+	)
+}
+
+func (c KafkaConfig) validate() error {
+	var faults []error
+	if len(c.Brokers) > brokersMax {
+		faults = append(faults, fault("kafka.brokers", "%d addresses, at most %d seeds are needed", len(c.Brokers), brokersMax))
+	}
+	for _, b := range c.Brokers {
+		if _, _, err := net.SplitHostPort(b); err != nil {
+			faults = append(faults, fault("kafka.brokers", "%q is not host:port", b))
+		}
+	}
+	if c.ClientID == "" {
+		faults = append(faults, fault("kafka.client_id", "is empty"))
+	}
+	return errors.Join(append(faults, c.TLS.validate(), c.SASL.validate(c.TLS.Enabled))...)
+}
+
+func (c TLSConfig) validate() error {
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return fault("kafka.tls", "cert_file and key_file go together; one is missing")
+	}
+	named := c.CAFile != "" || c.CertFile != "" || c.ServerName != "" || c.InsecureSkipVerify
+	if named && !c.Enabled {
+		return fault("kafka.tls.enabled", "is false, but other tls keys are set; set it to true or remove them")
+	}
+	return nil
+}
+
+func (c SASLConfig) validate(encrypted bool) error {
+	if c.Mechanism == "" {
+		if c.Username != "" || c.Password != "" || c.PasswordFile != "" {
+			return fault("kafka.sasl.mechanism", "is empty, but a user name or password is set; want one of %s", strings.Join(saslMechanisms, ", "))
+		}
+		return nil
+	}
+	var faults []error
+	if !slices.Contains(saslMechanisms, c.Mechanism) {
+		faults = append(faults, fault("kafka.sasl.mechanism", "%q is unknown; want one of %s", c.Mechanism, strings.Join(saslMechanisms, ", ")))
+	}
+	if c.Username == "" {
+		faults = append(faults, fault("kafka.sasl.username", "is empty"))
+	}
+	if (c.Password == "") == (c.PasswordFile == "") {
+		faults = append(faults, fault("kafka.sasl.password_file", "set it, or the environment variable FOLDSTREAM_KAFKA_SASL_PASSWORD; one of the two, not both"))
+	}
+	if c.Mechanism == mechanismPlain && !encrypted {
+		faults = append(faults, fault("kafka.sasl.mechanism", "plain without TLS sends the password in clear; set kafka.tls.enabled, or use scram-sha-512"))
+	}
+	return errors.Join(faults...)
+}
+
+func (c PostgresConfig) validate() error {
+	var faults []error
+	if c.PoolMax < 1 || c.PoolMax > poolMax {
+		faults = append(faults, fault("postgres.pool_max", "%d, want 1 to %d connections", c.PoolMax, poolMax))
+	}
+	if c.PasswordFile != "" && c.dsnHasPassword() {
+		faults = append(faults, fault("postgres.password_file", "postgres.dsn has a password too; keep one of them"))
+	}
+	faults = append(faults, durationBetween("postgres.connect_timeout", c.ConnectTimeout, 100*time.Millisecond, connectionTimeoutsMax))
+	return errors.Join(faults...)
+}
+
+func (c RegistryConfig) validate() error {
+	faults := []error{durationBetween("registry.timeout", c.Timeout, 100*time.Millisecond, connectionTimeoutsMax)}
+	if c.URL != "" && !strings.HasPrefix(c.URL, "http://") && !strings.HasPrefix(c.URL, "https://") {
+		faults = append(faults, fault("registry.url", "%q, want http://… or https://…", c.URL))
+	}
+	if strings.Contains(c.URL, "@") {
+		faults = append(faults, fault("registry.url", "has a user name or password in it; use registry.username and registry.password_file"))
+	}
+	if c.Password != "" && c.PasswordFile != "" {
+		faults = append(faults, fault("registry.password_file", "FOLDSTREAM_REGISTRY_PASSWORD is set too; keep one of them"))
+	}
+	if c.URL == "" && c.Username != "" {
+		faults = append(faults, fault("registry.url", "is empty, but registry.username is set"))
+	}
+	return errors.Join(faults...)
+}
+
+func (c HTTPConfig) validate() error {
+	faults := []error{durationBetween("http.read_timeout", c.ReadTimeout, 100*time.Millisecond, connectionTimeoutsMax)}
+	if _, _, err := net.SplitHostPort(c.Addr); err != nil {
+		faults = append(faults, fault("http.addr", "%q is not host:port", c.Addr))
+	}
+	return errors.Join(faults...)
+}
+
+func (c LogConfig) validate() error {
+	var faults []error
+	if _, err := parseLevel(c.Level); err != nil {
+		faults = append(faults, fault("log.level", "%q is unknown; want debug, info, warn or error", c.Level))
+	}
+	if !slices.Contains(logFormats, c.Format) {
+		faults = append(faults, fault("log.format", "%q is unknown; want %s", c.Format, strings.Join(logFormats, ", ")))
+	}
+	return errors.Join(faults...)
+}
+
+func durationBetween(key string, d, low, high time.Duration) error {
+	if d < low || d > high {
+		return fault(key, "%s, want %s to %s", d, low, high)
+	}
+	return nil
+}
+
+func fault(key, format string, args ...any) error {
+	return fmt.Errorf("configuration %s: "+format, append([]any{key}, args...)...)
+}

@@ -1,0 +1,109 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// ErrNoPostgres is returned where a process needs Postgres and nothing names a server.
+var ErrNoPostgres = errors.New("no Postgres server is named: set postgres.dsn (without a password), " +
+	"FOLDSTREAM_POSTGRES_DSN, --dsn or PGHOST, or join a local stack by --data-dir")
+
+// Pool connects, proves the connection by a query, and returns the pool; the caller closes it.
+// Errors never hold the password.
+func (c PostgresConfig) Pool(ctx context.Context) (*pgxpool.Pool, error) {
+	cfg, err := c.poolConfig()
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to Postgres: %w", err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("connect to Postgres at %s: %w", address(cfg), err)
+	}
+	return pool, nil
+}
+
+func (c PostgresConfig) poolConfig() (*pgxpool.Config, error) {
+	if c.DSN == "" && os.Getenv("PGHOST") == "" && os.Getenv("PGSERVICE") == "" {
+		return nil, ErrNoPostgres
+	}
+	cfg, err := pgxpool.ParseConfig(c.DSN.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("configuration postgres.dsn: %w", err)
+	}
+	cfg.MaxConns = int32(c.PoolMax)
+	cfg.ConnConfig.ConnectTimeout = c.ConnectTimeout
+	if _, named := cfg.ConnConfig.RuntimeParams["application_name"]; !named {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "foldstream"
+	}
+	if c.PasswordFile == "" {
+		return cfg, nil
+	}
+	if _, err := readSecretFile(c.PasswordFile); err != nil {
+		return nil, fmt.Errorf("postgres.password_file: %w", err)
+	}
+	cfg.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
+		password, err := readSecretFile(c.PasswordFile)
+		conn.Password = password
+		return err
+	}
+	return cfg, nil
+}
+
+func (c PostgresConfig) dsnHasPassword() bool { return dsnHasPassword(c.DSN.Reveal()) }
+
+func address(cfg *pgxpool.Config) string {
+	return fmt.Sprintf("%s:%d/%s", cfg.ConnConfig.Host, cfg.ConnConfig.Port, cfg.ConnConfig.Database)
+}
+
+// keywordPassword matches a password in a keyword/value string: quoted, or up to the next space.
+var keywordPassword = regexp.MustCompile(`(?i)\b((?:ssl)?password\s*=\s*)('(?:\\.|[^'\\])*'?|(?:\\.|[^\s\\])*)`)
+
+func isURL(dsn string) bool { return strings.Contains(dsn, "://") }
+
+// dsnHasPassword says whether a DSN holds a password. Of what does not parse it supposes so.
+func dsnHasPassword(dsn string) bool {
+	if !isURL(dsn) {
+		return keywordPassword.MatchString(dsn)
+	}
+	u, err := url.Parse(dsn)
+	if err != nil {
+		return true
+	}
+	_, inUser := u.User.Password()
+	return inUser || u.Query().Has("password") || u.Query().Has("sslpassword")
+}
+
+// redactDSN returns a DSN without its password; one that does not parse is hidden whole.
+func redactDSN(dsn string) string {
+	if !isURL(dsn) {
+		return keywordPassword.ReplaceAllString(dsn, "${1}"+redacted)
+	}
+	u, err := url.Parse(dsn)
+	if err != nil {
+		return redacted
+	}
+	if _, has := u.User.Password(); has {
+		u.User = url.UserPassword(u.User.Username(), redacted)
+	}
+	query := u.Query()
+	for _, name := range []string{"password", "sslpassword"} {
+		if query.Has(name) {
+			query.Set(name, redacted)
+		}
+	}
+	u.RawQuery = query.Encode()
+	return u.String()
+}
