@@ -97,7 +97,7 @@ func MakePlan(ctx context.Context, adm *kadm.Client, specs []Spec) (Plan, error)
 	if err != nil {
 		return Plan{}, err
 	}
-	configs, err := describeConfigs(ctx, adm, present(details))
+	configs, err := describeConfigs(ctx, adm, details.Names())
 	if err != nil {
 		return Plan{}, err
 	}
@@ -203,9 +203,11 @@ func defaultReplicationFactor(ctx context.Context, adm *kadm.Client) (int, error
 	return 1, nil
 }
 
-// listTopics returns the details of those topics that are there.
+// listTopics returns the details of those topics that are there, as they are now: asking for the
+// authorized operations makes kadm pass its cache by, in which a topic that is created, or
+// deleted and created again, stays missing or keeps its old id for five seconds.
 func listTopics(ctx context.Context, adm *kadm.Client, names []string) (kadm.TopicDetails, error) {
-	all, err := adm.ListTopics(ctx, names...)
+	all, err := adm.ListTopics(kadm.WithAuthorizedOps(ctx), names...)
 	if err != nil {
 		return nil, fmt.Errorf("read topic metadata: %w", err)
 	}
@@ -222,8 +224,6 @@ func listTopics(ctx context.Context, adm *kadm.Client, names []string) (kadm.Top
 	}
 	return there, errors.Join(faults...)
 }
-
-func present(details kadm.TopicDetails) []string { return details.Names() }
 
 // describeConfigs returns topic → setting → value, of the settings whose value the broker shows.
 func describeConfigs(ctx context.Context, adm *kadm.Client, names []string) (map[string]map[string]string, error) {
