@@ -1,0 +1,142 @@
+package projector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"time"
+
+	"github.com/foldstream/foldstream/pkg/codec"
+	"github.com/foldstream/foldstream/pkg/projection"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Config of a Projector. The zero value of a field means its default.
+type Config struct {
+	// Namespace is the prefix of topics, groups and Postgres schemas. Required.
+	Namespace string
+	// Views to keep, each with a consumer group of its own. Required.
+	Views []projection.View
+	// Kafka connects: seeds, TLS, SASL, client id. Required.
+	Kafka []kgo.Opt
+	// Pool is shared by all views; a partition batch uses one connection. Required.
+	Pool *pgxpool.Pool
+	// Codec decodes payloads. Required.
+	Codec *codec.Codec
+	// Registerer takes the metrics; default: a registry of its own that nobody reads.
+	Registerer prometheus.Registerer
+	// Logger; default slog.Default(). Payloads are never logged.
+	Logger *slog.Logger
+	// Clock; default time.Now.
+	Clock func() time.Time
+
+	// BatchRecordsMax bounds one Postgres transaction; default 5000 records.
+	BatchRecordsMax int
+	// BatchBytesMax bounds the values of one transaction; default 8 MiB.
+	BatchBytesMax int
+	// QueueBytesMax bounds what waits for one partition's worker; beyond it the partition is not
+	// fetched until half is gone. Default 16 MiB.
+	QueueBytesMax int
+	// RowCacheRowsMax bounds the rows that each partition keeps; default 10000.
+	RowCacheRowsMax int
+	// ParkedKeysMax bounds the parked keys of one partition; one more stops it. Default 1000.
+	ParkedKeysMax int
+	// Watchdog is how long a partition with waiting records may make no progress before it counts
+	// as stalled: logged, in the metrics, not ready. Default 30 s.
+	Watchdog time.Duration
+	// RetryMin and RetryMax bound the pause after an infrastructure error; it doubles from one to
+	// the other. Default 100 ms and 10 s.
+	RetryMin, RetryMax time.Duration
+	// DrainTimeout bounds the transaction under way when Run ends; default 10 s.
+	DrainTimeout time.Duration
+	// RevokeTimeout bounds the transaction under way when a partition is revoked; default 2 s.
+	RevokeTimeout time.Duration
+	// SessionTimeout of the consumer groups; default 6 s.
+	SessionTimeout time.Duration
+	// MirrorInterval is how often progress is committed to Kafka for lag tools; default 1 s.
+	MirrorInterval time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	setDefault(&c.BatchRecordsMax, 5000)
+	setDefault(&c.BatchBytesMax, 8<<20)
+	setDefault(&c.QueueBytesMax, 16<<20)
+	setDefault(&c.RowCacheRowsMax, 10_000)
+	setDefault(&c.ParkedKeysMax, 1000)
+	setDefault(&c.Watchdog, 30*time.Second)
+	setDefault(&c.RetryMin, 100*time.Millisecond)
+	setDefault(&c.RetryMax, 10*time.Second)
+	setDefault(&c.DrainTimeout, 10*time.Second)
+	setDefault(&c.RevokeTimeout, 2*time.Second)
+	setDefault(&c.SessionTimeout, 6*time.Second)
+	setDefault(&c.MirrorInterval, time.Second)
+	return c
+}
+
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+var namespaceRule = regexp.MustCompile(`^[a-z][a-z0-9]{0,14}$`)
+
+func (c Config) validate() error {
+	var faults []error
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			faults = append(faults, fmt.Errorf("projector config: "+format, args...))
+		}
+	}
+	fault(!namespaceRule.MatchString(c.Namespace), "Namespace %q: want [a-z][a-z0-9]{0,14}", c.Namespace)
+	fault(len(c.Views) == 0, "Views is empty")
+	fault(len(c.Kafka) == 0, "Kafka is empty: give at least the seed brokers")
+	fault(c.Pool == nil, "Pool is nil")
+	fault(c.Codec == nil, "Codec is nil")
+	fault(c.BatchRecordsMax < 1, "BatchRecordsMax is %d", c.BatchRecordsMax)
+	fault(c.BatchBytesMax < 1, "BatchBytesMax is %d", c.BatchBytesMax)
+	fault(c.QueueBytesMax < 1, "QueueBytesMax is %d", c.QueueBytesMax)
+	fault(c.RowCacheRowsMax < 1, "RowCacheRowsMax is %d", c.RowCacheRowsMax)
+	fault(c.ParkedKeysMax < 1, "ParkedKeysMax is %d", c.ParkedKeysMax)
+	fault(c.RetryMin < 0 || c.RetryMax < c.RetryMin, "RetryMin %s and RetryMax %s: want 0 < min ≤ max", c.RetryMin, c.RetryMax)
+	for name, d := range map[string]time.Duration{
+		"Watchdog": c.Watchdog, "DrainTimeout": c.DrainTimeout, "RevokeTimeout": c.RevokeTimeout,
+		"SessionTimeout": c.SessionTimeout, "MirrorInterval": c.MirrorInterval,
+	} {
+		fault(d < 0, "%s is negative: %s", name, d)
+	}
+	faults = append(faults, validateViews(c.Views))
+	return errors.Join(faults...)
+}
+
+func validateViews(views []projection.View) error {
+	var faults []error
+	seen := map[string]bool{}
+	for _, v := range views {
+		faults = append(faults, v.Validate())
+		if seen[v.Name] {
+			faults = append(faults, fmt.Errorf("view %q is given twice", v.Name))
+		}
+		seen[v.Name] = true
+	}
+	return errors.Join(faults...)
+}
+
+// Runner is what a service runs; *Projector is one.
+type Runner interface {
+	Run(ctx context.Context) error
+	Ready() error
+}
