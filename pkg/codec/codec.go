@@ -2,148 +2,157 @@ package codec
 
 import (
 	"context"
-	"errors"
-	"time"
-
-	"github.com/foldstream/foldstream/pkg/event"
+	"fmt"
+	"sync"
+	"sync/atomic"
 )
 
-type Fingerprint uint64
-type Schema struct{ text, name, canonical string }
-
-func Parse(text string) (*Schema, error)                 { return nil, errNotBuilt }
-func (s *Schema) Name() string                           { return s.name }
-func (s *Schema) Text() string                           { return s.text }
-func (s *Schema) Canonical() string                      { return s.canonical }
-func (s *Schema) Fingerprint() Fingerprint               { return 0 }
-func (s *Schema) Prop(name string) string                { return "" }
-func (s *Schema) Check(body []byte, limits Limits) error { return errNotBuilt }
-
-type Limits struct{ BytesMax, DepthMax, ValuesMax, RegrowthSlotsMax int }
-type Framing uint8
-
-const (
-	FramingConfluent Framing = iota
-	FramingSingleObject
-)
-
-type Frame struct {
-	Framing     Framing
-	ID          int32
-	Fingerprint Fingerprint
-	Body        []byte
+// Config of a Codec. The zero value means defaults.
+type Config struct {
+	// Limits bound every body that is read or written.
+	Limits Limits
+	// SchemasCachedMax bounds the schemas that the codec remembers; beyond, the Reader is asked
+	// each time. Default 10,000.
+	SchemasCachedMax int
 }
 
-func ParseFrame(value []byte) (Frame, error)               { return Frame{}, errNotBuilt }
-func AppendConfluent(dst []byte, id int32) []byte          { return dst }
-func AppendSingleObject(dst []byte, fp Fingerprint) []byte { return dst }
+func (c Config) withDefaults() Config {
+	c.Limits = c.Limits.withDefaults()
+	if c.SchemasCachedMax <= 0 {
+		c.SchemasCachedMax = 10_000
+	}
+	return c
+}
 
-type Config struct{ Limits Limits }
-type Codec struct{}
+// Codec reads and writes the values of one registry's types.
+type Codec struct {
+	reader        Reader
+	config        Config
+	byID          grower[int32, *Registered]
+	byFingerprint grower[Fingerprint, *Registered]
+}
 
-func New(reader Reader, cfg Config) *Codec { return &Codec{} }
+// New returns a codec over a registry's reader.
+func New(reader Reader, cfg Config) *Codec {
+	cfg = cfg.withDefaults()
+	c := &Codec{reader: reader, config: cfg}
+	c.byID.max, c.byFingerprint.max = cfg.SchemasCachedMax, cfg.SchemasCachedMax
+	return c
+}
 
+// Payload is a body that the guard has passed, with its writer schema. Only Inspect and
+// InspectBody make one. Body references the caller's bytes.
 type Payload struct {
 	Registered *Registered
 	Body       []byte
 }
 
+// Inspect takes a framed value apart, finds its schema, checks that it is a schema of typ (the
+// record's ce_type), and has the guard walk the body. Errors are *Error; see the package's doc
+// for what they mean.
 func (c *Codec) Inspect(ctx context.Context, typ string, value []byte) (Payload, error) {
-	return Payload{}, errNotBuilt
+	frame, err := ParseFrame(value)
+	if err != nil {
+		return Payload{}, &Error{Op: OpFrame, Type: typ, Err: err}
+	}
+	if frame.Framing == FramingConfluent {
+		return c.InspectBody(ctx, typ, frame.ID, frame.Body)
+	}
+	reg, err := c.lookUpFingerprint(ctx, frame.Fingerprint)
+	if err != nil {
+		return Payload{}, &Error{Op: OpSchema, Type: typ, Err: err}
+	}
+	return c.inspect(reg, typ, frame.Body)
 }
+
+// InspectBody is Inspect for a body without framing, as an item of foldstream.Append has.
 func (c *Codec) InspectBody(ctx context.Context, typ string, schemaID int32, body []byte) (Payload, error) {
-	return Payload{}, errNotBuilt
-}
-func (c *Codec) Bind(ctx context.Context, def TypeDef) (*Binding, error) { return nil, errNotBuilt }
-func (c *Codec) DecodeMap(p Payload) (map[string]any, error)             { return nil, errNotBuilt }
-
-type Binding struct{}
-
-func (b *Binding) Decode(p Payload) (any, error)            { return nil, errNotBuilt }
-func (b *Binding) Append(dst []byte, v any) ([]byte, error) { return dst, errNotBuilt }
-func (b *Binding) Registered() *Registered                  { return nil }
-
-const (
-	TypeAppend = "foldstream.Append"
-	TypeReply  = "foldstream.Reply"
-)
-
-type AppendEnvelope struct {
-	Events []AppendItem `avro:"events"`
-}
-type AppendItem struct {
-	Type     string    `avro:"type"`
-	ID       string    `avro:"id"`
-	Time     time.Time `avro:"time"` // zero: the request's
-	SchemaID int32     `avro:"schemaId"`
-	Data     []byte    `avro:"data"`
-}
-type Reply struct {
-	RequestID     string   `avro:"requestId"`
-	Outcome       string   `avro:"outcome"`
-	Category      string   `avro:"category"`
-	StreamID      string   `avro:"streamId"`
-	FirstVersion  int64    `avro:"firstVersion"`
-	LastVersion   int64    `avro:"lastVersion"`
-	ActualVersion int64    `avro:"actualVersion"`
-	Partition     int32    `avro:"partition"`
-	Offset        int64    `avro:"offset"`
-	Code          string   `avro:"code"`
-	Message       string   `avro:"message"`
-	Errors        []string `avro:"errors"`
-	Attempt       string   `avro:"attempt"`
+	reg, ok := c.byID.get(schemaID)
+	if !ok {
+		var err error
+		if reg, err = c.reader.ByID(ctx, schemaID); err != nil {
+			return Payload{}, &Error{Op: OpSchema, Type: typ, SchemaID: schemaID, Err: err}
+		}
+		c.byID.put(schemaID, reg)
+	}
+	return c.inspect(reg, typ, body)
 }
 
-var errNotBuilt = errors.New("not built yet")
-var (
-	ErrBadData       = errors.New("bad data")
-	ErrUnknownSchema = errors.New("unknown schema")
-	ErrFrame         = errors.New("bad frame")
-	ErrTypeMismatch  = errors.New("schema is not the type's")
-	ErrHostile       = errors.New("refused by the guard")
-	ErrIncompatible  = errors.New("incompatible schemas")
-	ErrUpcast        = errors.New("upcaster failed")
-)
-
-type Error struct {
-	Op, Type string
-	SchemaID int32
-	Err      error
+func (c *Codec) lookUpFingerprint(ctx context.Context, fp Fingerprint) (*Registered, error) {
+	if reg, ok := c.byFingerprint.get(fp); ok {
+		return reg, nil
+	}
+	reg, err := c.reader.ByFingerprint(ctx, fp)
+	if err != nil {
+		return nil, err
+	}
+	c.byFingerprint.put(fp, reg)
+	return reg, nil
 }
 
-func (e *Error) Error() string { return e.Err.Error() }
-func (e *Error) Unwrap() error { return e.Err }
-
-type CompatibilityError struct {
-	Type    string
-	Version int
-	Against int
-	Faults  []string
+func (c *Codec) inspect(reg *Registered, typ string, body []byte) (Payload, error) {
+	if reg.Type != typ {
+		err := fmt.Errorf("%w: it is registered for %s, the record says %q", ErrTypeMismatch, reg.Type, clip(typ))
+		return Payload{}, &Error{Op: OpSchema, Type: typ, SchemaID: reg.ID, Err: err}
+	}
+	if err := reg.Schema.check(body, c.config.Limits); err != nil {
+		return Payload{}, &Error{Op: OpGuard, Type: typ, SchemaID: reg.ID, Err: err}
+	}
+	return Payload{Registered: reg, Body: body}, nil
 }
 
-func (e *CompatibilityError) Error() string { return e.Type }
-
-type Fault struct{ Path, Message, Remedy string }
-
-func Lint(s *Schema) []Fault                          { return nil }
-func CheckCompatible(reader, writer *Schema) []Fault  { return nil }
-func SecondOpinion(s *Schema, bodies ...[]byte) error { return nil }
-
-type StaticReader struct{}
-
-func NewStaticReader(regs ...*Registered) *StaticReader { return &StaticReader{} }
-func (r *StaticReader) ByID(ctx context.Context, id int32) (*Registered, error) {
-	return nil, ErrUnknownSchema
+// DecodeMap decodes a payload by its own schema. Values are nil, bool, int32, int64, float32,
+// float64, string, []byte, []any, map[string]any; of logical types time.Time in UTC,
+// time.Duration, *big.Rat, [16]byte for a fixed uuid. A union's value stands without a tag.
+func (c *Codec) DecodeMap(p Payload) (map[string]any, error) {
+	if err := p.made(); err != nil {
+		return nil, err
+	}
+	var m map[string]any
+	if err := decode(p.Registered.Schema.avro, p.Body, &m); err != nil {
+		return nil, &Error{Op: OpDecode, Type: p.Registered.Type, SchemaID: p.Registered.ID, Err: err}
+	}
+	return m, nil
 }
-func (r *StaticReader) ByFingerprint(ctx context.Context, fingerprint Fingerprint) (*Registered, error) {
-	return nil, ErrUnknownSchema
+
+func (p Payload) made() error {
+	if p.Registered == nil {
+		return &Error{Op: OpDecode, Err: fmt.Errorf("%w: payload is empty; only Inspect makes one", ErrBinding)}
+	}
+	return nil
 }
-func (r *StaticReader) Latest(ctx context.Context, typ string) (*Registered, error) {
-	return nil, ErrUnknownSchema
+
+// grower is a map that is read without a lock and copied to grow, up to max entries. What it
+// holds never changes: a schema id is never given to another schema.
+type grower[K comparable, V any] struct {
+	held atomic.Pointer[map[K]V]
+	mu   sync.Mutex
+	max  int
 }
-func (r *StaticReader) Version(ctx context.Context, typ string, version int) (*Registered, error) {
-	return nil, ErrUnknownSchema
+
+func (g *grower[K, V]) get(key K) (V, bool) {
+	held := g.held.Load()
+	if held == nil {
+		var none V
+		return none, false
+	}
+	v, ok := (*held)[key]
+	return v, ok
 }
-func RegisterText(id int32, typ string, version int, kind event.Kind, text string) (*Registered, error) {
-	return nil, errNotBuilt
+
+func (g *grower[K, V]) put(key K, value V) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := map[K]V{}
+	if held := g.held.Load(); held != nil {
+		if len(*held) >= g.max {
+			return
+		}
+		next = make(map[K]V, len(*held)+1)
+		for k, v := range *held {
+			next[k] = v
+		}
+	}
+	next[key] = value
+	g.held.Store(&next)
 }
