@@ -1,0 +1,95 @@
+# Every target has its line of help behind "##". `make help` lists them.
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO            ?= go
+BIN           := bin
+COMMANDS      := $(notdir $(wildcard cmd/*))
+FUZZTIME      ?= 20s
+BENCHCOUNT    ?= 5
+TEST_TIMEOUT  ?= 9m
+TESTFLAGS     ?=
+VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GO_FILES       = git ls-files -- '*.go'
+
+export CGO_ENABLED ?= 0
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Fetch modules and say which backends the tests have here
+	$(GO) mod download
+	@for tool in java mvn npm pip postgres pg_config docker golangci-lint; do \
+		printf '  %-14s %s\n' $$tool "$$(command -v $$tool || echo 'not on this machine')"; \
+	done
+
+.PHONY: build
+build: ## Build all programs into bin/
+	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/...
+
+.PHONY: demo
+demo: ## Run the whole thing once: embedded broker and Postgres, a sample, four views
+	$(GO) run ./cmd/foldstream demo
+
+.PHONY: dev
+dev: ## Run a stack that stays up (its data is kept in .foldstream)
+	$(GO) run ./cmd/foldstream dev --data-dir .foldstream
+
+.PHONY: test
+test: ## All tests that this machine can run; ends with the backends that were missing
+	@TEST_TIMEOUT=$(TEST_TIMEOUT) GO=$(GO) scripts/test.sh $(TESTFLAGS) ./...
+
+.PHONY: test/short
+test/short: ## The tests that need neither Java nor Postgres
+	$(GO) test -short ./...
+
+.PHONY: test/race
+test/race: ## All tests under the race detector (needs a C compiler)
+	@CGO_ENABLED=1 TEST_TIMEOUT=30m GO=$(GO) scripts/test.sh -race $(TESTFLAGS) ./...
+
+.PHONY: test/real
+test/real: ## Kill the services 20 times each during an import on a real broker, then compare all
+	$(GO) test -count=1 -timeout 20m -v ./test/real/...
+
+.PHONY: test/outside
+test/outside: ## The module that imports only pkg/, as a team's own would
+	cd test/outside && $(GO) test -count=1 ./...
+
+.PHONY: test/container
+test/container: ## The suites on a broker in a container (needs a container engine)
+	$(GO) test -count=1 -timeout 20m -tags container ./test/container/...
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZTIME (20s) each
+	@GO=$(GO) FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+
+.PHONY: bench
+bench: ## The benchmarks on a real broker, beside bare loops (prints medians)
+	$(GO) test -run '^$$' -bench . -benchtime 3s -count $(BENCHCOUNT) -timeout 60m ./test/bench/...
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(GO_FILES) | xargs gofmt -w
+
+.PHONY: lint
+lint: ## gofmt, vet, and golangci-lint where it is installed
+	@unformatted="$$($(GO_FILES) | xargs gofmt -l)"; \
+		if [[ -n "$$unformatted" ]]; then printf 'gofmt would change:\n%s\n' "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
+		else echo 'golangci-lint is not installed: its checks were left out'; fi
+
+.PHONY: lint/install
+lint/install: ## Build golangci-lint by the Go toolchain (minutes)
+	$(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@latest
+
+.PHONY: ci
+ci: ## What CI runs
+	.ci/run
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(BIN) coverage* .missing-backends
