@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/foldstream/foldstream/pkg/event"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Record is one record to append. Value nil makes a null value. Headers are encoded at once;
@@ -67,29 +65,6 @@ type Partition struct {
 	TopicID         [16]byte
 	Partition       int32
 	TransactionalID string
-}
-
-// Config of an Appender. The zero value of a field means its default.
-type Config struct {
-	// Opts connect the appender's own Kafka clients (seeds, TLS, SASL, client id).
-	Opts []kgo.Opt
-	// BatchBytesMax bounds one record batch, as encoded; default 900 KiB, below Kafka's 1 MiB.
-	BatchBytesMax int
-	// WaitingBytesMax bounds what waits in a writer; Append blocks no one, Waiting tells. Default 16 MiB.
-	WaitingBytesMax int
-	// ProduceTimeout is the broker's time for one request; default 4 s.
-	ProduceTimeout time.Duration
-	// RetryAgeMax is the age beyond which an unacknowledged batch is not sent again (PROTOCOL W3);
-	// default 1 h, must be below producer.id.expiration.ms.
-	RetryAgeMax time.Duration
-	// MetadataInterval is the least time between metadata refreshes on NOT_LEADER; default 30 ms.
-	MetadataInterval time.Duration
-	// ProveByListOffsets allows a proof by ListOffsets (replication factor 1 only, PROTOCOL W15);
-	// otherwise an idle writer proves itself by a keep-alive.
-	ProveByListOffsets bool
-	Clock              func() time.Time // default time.Now
-	Logger             *slog.Logger     // default slog.Default()
-	Observe            Observer         // default: nothing
 }
 
 // Observer is told of what goes on, from the sender goroutines; it must not block.
