@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/foldstream/foldstream/pkg/codec"
+	"github.com/foldstream/foldstream/pkg/deadletter"
+	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/foldstream/foldstream/pkg/topics"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// outbox sends what leaves after the append: replies, re-routed commands and letters, at least
+// once, with ids that let receivers remove duplicates. The producer is idempotent and keeps the
+// order per partition, and no record is given up while the broker may still take it, so a
+// re-routed command never overtakes an earlier one (PROTOCOL W14). Safe for concurrent use.
+type outbox struct {
+	client   *kgo.Client
+	reply    *codec.Binding
+	letters  string // topic
+	consumer string
+	source   []byte
+	clock    func() time.Time
+	log      *slog.Logger
+	ctx      context.Context // the engine's: a lost partition does not tear a record out of the middle
+}
+
+// Limits of the outbox.
+const (
+	outboxRecordsMax    = 50_000 // a slow reply broker then slows the owners down
+	outboxBytesMax      = 64 << 20
+	outboxUnknownTopics = 4 // retries before a reply topic that is not there is given up
+)
+
+func newOutbox(ctx context.Context, opts []kgo.Opt, reply *codec.Binding, letters, consumer, namespace string, clock func() time.Time, log *slog.Logger) (*outbox, error) {
+	opts = append(append([]kgo.Opt{}, opts...),
+		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int { return outgoingPartition })),
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0),
+		kgo.MaxBufferedRecords(outboxRecordsMax), kgo.MaxBufferedBytes(outboxBytesMax),
+		kgo.UnknownTopicRetries(outboxUnknownTopics), kgo.ProducerBatchCompression(kgo.NoCompression()),
+	)
+	client, err := kgo.NewClient(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: %w", err)
+	}
+	return &outbox{
+		client: client, reply: reply, letters: letters, consumer: consumer, source: []byte("/" + namespace + "/" + consumer),
+		clock: clock, log: log, ctx: ctx,
+	}, nil
+}
+
+// outgoingPartition is the record's own, when it names one, else that of its key. One out of range
+// fails the record.
+func outgoingPartition(r *kgo.Record, partitions int) int {
+	if r.Partition >= 0 {
+		return int(r.Partition)
+	}
+	return int(topics.Partition(r.Key, int32(partitions)))
+}
+
+// answer sends the letter and the reply that a final outcome demands and posts resultSent when
+// both are acknowledged. It reports false when there is nothing to send.
+func (b *outbox) answer(o *owner, c *command) bool {
+	wantsReply := c.request.ReplyTo.Topic != ""
+	switch {
+	case c.letter != nil:
+		letter := deadletter.New(b.consumer, o.topics.commandsID, c.record, c.letter, 1, b.clock())
+		o.metrics.lettered()
+		b.sendLetter(o, c, &kgo.Record{Topic: b.letters, Key: c.record.Key, Value: c.record.Value, Headers: letter.Headers(), Partition: -1}, wantsReply)
+		return true
+	case wantsReply:
+		b.sendReply(o, c)
+		return true
+	}
+	return false
+}
+
+func (b *outbox) sendLetter(o *owner, c *command, rec *kgo.Record, wantsReply bool) {
+	b.client.Produce(b.ctx, rec, func(sent *kgo.Record, err error) {
+		switch {
+		case errors.Is(err, kerr.MessageTooLarge) && rec.Value != nil:
+			rec.Headers = append(rec.Headers, event.Header{Key: deadletter.HeaderTruncated, Value: []byte("true")})
+			// A promise must not block, and Produce may.
+			go b.sendLetter(o, c, &kgo.Record{Topic: rec.Topic, Key: rec.Key, Headers: rec.Headers, Partition: -1}, wantsReply)
+		case err != nil:
+			o.mailbox.post(result{kind: resultSent, command: c, err: err})
+		case wantsReply:
+			go b.sendReply(o, c)
+		default:
+			o.mailbox.post(result{kind: resultSent, command: c})
+		}
+	})
+}
+
+// sendReply answers at the request's reply topic. A topic or partition that is not there, or an
+// answer that it refuses for good, is given up: the request's own fault must not stop a partition.
+func (b *outbox) sendReply(o *owner, c *command) {
+	stream := c.stream(o.category.Name)
+	if event.ValidateID(stream.ID) != nil {
+		stream.ID = ""
+	}
+	reply := c.outcome.reply(&c.request, stream)
+	reply.Message = deadletter.CleanText(reply.Message, deadletter.MessageBytesMax)
+	for i := range reply.Errors {
+		reply.Errors[i] = deadletter.CleanText(reply.Errors[i], deadletter.MessageBytesMax)
+	}
+	value, err := b.reply.Append(nil, reply)
+	if err != nil {
+		o.mailbox.post(result{kind: resultSent, command: c, err: fmt.Errorf("encoding a reply: %w", err)})
+		return
+	}
+	rec := &kgo.Record{
+		Topic: c.request.ReplyTo.Topic, Partition: c.request.ReplyTo.Partition, Key: c.request.ReplyKey, Value: value,
+		Headers: b.replyHeaders(&c.request, stream.ID),
+	}
+	if rec.Key == nil {
+		rec.Key = []byte(c.request.ID)
+	}
+	b.client.Produce(b.ctx, rec, func(_ *kgo.Record, err error) {
+		if err != nil && replyGivenUp(err) {
+			o.metrics.replyGivenUp()
+			b.log.Warn("reply given up: its topic does not take it", "topic", c.request.ReplyTo.String(), "cause", err)
+			err = nil
+		}
+		o.mailbox.post(result{kind: resultSent, command: c, err: err})
+	})
+}
+
+// replyGivenUp says whether a reply topic refuses a record for good.
+func replyGivenUp(err error) bool {
+	return errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.MessageTooLarge) ||
+		errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.InvalidRecord) ||
+		errors.Is(err, kerr.InvalidTopicException) || errors.Is(err, kerr.UnknownTopicID) ||
+		strings.Contains(err.Error(), "invalid record partitioning choice")
+}
+
+func (b *outbox) replyHeaders(r *event.Request, streamID string) []event.Header {
+	headers := make([]event.Header, 0, 11)
+	add := func(name string, value []byte) { headers = append(headers, event.Header{Key: name, Value: value}) }
+	add(event.HeaderID, []byte(event.ReplyID(r.ID)))
+	add(event.HeaderType, replyTypeBytes)
+	add(event.HeaderSource, b.source)
+	add(event.HeaderSpecVersion, specVersionBytes)
+	add(event.HeaderTime, b.clock().UTC().AppendFormat(nil, time.RFC3339Nano))
+	add(event.HeaderSubject, []byte(streamID))
+	add(event.HeaderContentType, contentTypeBytes)
+	add(event.HeaderCorrelationID, []byte(correlation(r)))
+	add(event.HeaderCausationID, []byte(r.ID))
+	if r.Traceparent != "" {
+		add(event.HeaderTraceparent, []byte(r.Traceparent))
+	}
+	if r.Attempt != "" {
+		add(event.HeaderAttempt, []byte(r.Attempt))
+	}
+	return headers
+}
+
+var replyTypeBytes = []byte(codec.TypeReply)
+
+// reroute sends a command to the partition that its key belongs to, with its origin (W14).
+func (b *outbox) reroute(o *owner, c *command, target int32) {
+	headers := make([]event.Header, 0, len(c.record.Headers)+1)
+	for _, h := range c.record.Headers {
+		if h.Key != event.HeaderOrigin {
+			headers = append(headers, h)
+		}
+	}
+	origin := event.Origin{TopicID: o.topics.commandsID, Partition: o.partition, Offset: c.record.Offset}
+	headers = append(headers, event.Header{Key: event.HeaderOrigin, Value: []byte(origin.String())})
+	rec := &kgo.Record{
+		Topic: o.topics.commands, Partition: target, Key: c.record.Key, Value: c.record.Value, Headers: headers,
+		Timestamp: c.record.Timestamp,
+	}
+	b.client.Produce(b.ctx, rec, func(_ *kgo.Record, err error) {
+		if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.InvalidRecord) || errors.Is(err, kerr.InvalidTimestamp) {
+			// Certainly not stored, and never will be: it becomes a letter, and the owner goes on.
+			c.outcome = invalid(CodeRefused, fmt.Errorf("the command came to partition %d, belongs to %d, and cannot be sent on: %w", o.partition, target, err))
+			c.letter = deadletter.Parked(deadletter.StageDecode, CodeRefused, err)
+			go b.answer(o, c)
+			return
+		}
+		o.mailbox.post(result{kind: resultSent, command: c, err: err})
+	})
+}
+
+// close waits for what is under way until ctx ends.
+func (b *outbox) close(ctx context.Context) {
+	if err := b.client.Flush(ctx); err != nil {
+		b.log.Warn("outbox closed before all was sent; it is sent again by the next owner", "cause", err)
+	}
+	b.client.Close()
+}

@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/foldstream/foldstream/pkg/codec"
+	"github.com/foldstream/foldstream/pkg/decider"
+	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// recovery is all that an owner learns from its events partition: nothing else is needed to go
+// on where the owner before it stopped (DESIGN §5). It belongs to the owner's goroutine.
+type recovery struct {
+	category *boundCategory
+	table    *streamTable
+	lineage  event.Lineage
+	// group and instance of the last claim, and the commands topic it speaks of.
+	group           string
+	instance        string
+	commandsTopicID [16]byte
+	// currentCommands is the commands topic as it is now: fs-command-offset counts only behind
+	// claims that name it (W9).
+	currentCommands [16]byte
+	highest         int64               // H: the highest fs-command-offset, -1 without one (W12)
+	outcomesFrom    int64               // outcomes are kept from this command offset on
+	outcomes        map[int64]Outcome   // by command offset
+	origins         map[originKey]int64 // the highest origin offset by partition (W14)
+	lastEventID     string
+	next            int64 // the next offset to read
+	voidRecords     int
+	events          int
+	retry           func(error) error // waits after an infrastructure error, nil to try again
+	now             int64             // unix seconds
+}
+
+func newRecovery(c *boundCategory, currentCommands [16]byte, outcomesFrom int64) *recovery {
+	return &recovery{
+		category: c, table: newStreamTable(), currentCommands: currentCommands, highest: -1,
+		outcomesFrom: outcomesFrom, outcomes: map[int64]Outcome{}, origins: map[originKey]int64{},
+	}
+}
+
+// LogFault is a record in an events topic that our rules cannot have let in. The partition stops.
+type LogFault struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Err       error
+}
+
+func (e *LogFault) Error() string {
+	return fmt.Sprintf("%s[%d]@%d breaks the log's rules: %v; the partition stops: find out who wrote it, only ingest may write to events topics",
+		e.Topic, e.Partition, e.Offset, e.Err)
+}
+
+func (e *LogFault) Unwrap() error { return e.Err }
+
+// visit folds one record of the events partition.
+func (r *recovery) visit(ctx context.Context, rec *kgo.Record) error {
+	r.next = rec.Offset + 1
+	switch r.lineage.Judge(rec.ProducerID, rec.ProducerEpoch, rec.Headers) {
+	case event.VerdictControl:
+		return r.visitControl(rec)
+	case event.VerdictVoid:
+		r.voidRecords++
+		return nil
+	}
+	recorded, err := event.ParseRecorded(r.category.Name, rec)
+	if err != nil {
+		return &LogFault{rec.Topic, rec.Partition, rec.Offset, err}
+	}
+	if err := r.fold(ctx, &recorded); err != nil {
+		var fault *DeciderError
+		if ctx.Err() != nil || errors.As(err, &fault) || !errors.Is(err, codec.ErrBadData) {
+			return err
+		}
+		return &LogFault{rec.Topic, rec.Partition, rec.Offset, err}
+	}
+	return nil
+}
+
+func (r *recovery) visitControl(rec *kgo.Record) error {
+	if event.Control(rec.Headers) != event.ControlClaim {
+		return nil
+	}
+	text := func(name string) string { v, _ := event.HeaderValue(rec.Headers, name); return string(v) }
+	r.group, r.instance = text(event.HeaderGroup), text(event.HeaderInstance)
+	id, err := event.ParseTopicID(text(event.HeaderCommandsTopicID))
+	if err != nil {
+		return &LogFault{rec.Topic, rec.Partition, rec.Offset, fmt.Errorf("claim: %w", err)}
+	}
+	r.commandsTopicID = id
+	return nil
+}
+
+var errGap = errors.New("version does not follow the stream's last one")
+
+func (r *recovery) fold(ctx context.Context, e *event.Recorded) error {
+	s := r.table.obtain(e.Stream.ID)
+	if e.Version != s.version+1 {
+		return fmt.Errorf("%w: stream %s is at %d, the event has %d: %w", errGap, e.Stream, s.version, e.Version, codec.ErrBadData)
+	}
+	s.version = e.Version
+	r.events++
+	r.lastEventID = e.ID
+	if r.category.Decider != nil {
+		if err := r.evolve(ctx, s, e); err != nil {
+			return err
+		}
+	}
+	return r.remember(s, e)
+}
+
+func (r *recovery) evolve(ctx context.Context, s *stream, e *event.Recorded) error {
+	binding := r.category.byType[e.Type]
+	if binding == nil {
+		return fmt.Errorf("event type %s is not among the decider's Types, so its state cannot be folded: register it again: %w", e.Type, codec.ErrBadData)
+	}
+	payload, err := r.category.codec.Inspect(ctx, e.Type, e.Value)
+	if err != nil {
+		return err
+	}
+	data, err := binding.Decode(payload)
+	if err != nil {
+		return err
+	}
+	state, err := r.category.decodeState(s.state)
+	if err != nil {
+		return err
+	}
+	state, err = r.category.evolve(state, decider.Message{
+		Type: e.Type, ID: e.ID, Stream: e.Stream, Version: e.Version, Time: e.Time,
+		CorrelationID: e.CorrelationID, CausationID: e.CausationID, UserID: e.UserID, Data: data,
+	})
+	if err != nil {
+		return err
+	}
+	encoded, err := r.category.encodeState(state)
+	if err != nil {
+		return err
+	}
+	r.table.setState(s, encoded)
+	return nil
+}
+
+// remember rebuilds the window (W13), H and the outcomes (W12), and the origins (W14).
+func (r *recovery) remember(s *stream, e *event.Recorded) error {
+	if e.Origin != nil {
+		key := originOf(*e.Origin)
+		if high, seen := r.origins[key]; !seen || e.Origin.Offset > high {
+			r.origins[key] = e.Origin.Offset
+		}
+	}
+	if e.CommandID == "" {
+		return nil
+	}
+	entry := remembered{
+		key: keyOf(e.CommandID), first: e.Version, count: 1, offset: e.Offset, at: e.RecordedAt.Unix(),
+	}
+	if !e.DedupeUntil.IsZero() {
+		entry.dedupeUntil = e.DedupeUntil.Unix()
+	}
+	if n := len(s.window.entries); n > 0 && s.window.entries[n-1].key == entry.key && s.window.entries[n-1].last()+1 == e.Version {
+		last := &s.window.entries[n-1] // the command's next event
+		last.count++
+		last.offset = e.Offset
+	} else {
+		if n, err := hex.Decode(entry.hash[:], []byte(e.CommandHash)); err != nil || n != len(entry.hash) {
+			return fmt.Errorf("header %s is not 16 bytes of hex: %w", event.HeaderCommandHash, codec.ErrBadData)
+		}
+		if s.window.len() > 0 || entry.dedupeUntil > r.now || entry.at >= r.now-int64(r.category.limits.ageMax.Seconds()) {
+			s.window.add(entry)
+			r.table.bytes += rememberedBytesFixed
+		}
+		if s.window.due(r.category.limits) {
+			r.table.bytes -= int64(s.window.evict(r.category.limits, unixTime(r.now))) * rememberedBytesFixed
+		}
+	}
+	if e.CommandOffset >= 0 && r.commandsTopicID == r.currentCommands {
+		r.highest = max(r.highest, e.CommandOffset)
+		if e.CommandOffset >= r.outcomesFrom {
+			first := e.Version
+			if o, known := r.outcomes[e.CommandOffset]; known {
+				first = o.First
+			}
+			r.outcomes[e.CommandOffset] = Outcome{
+				Kind: OutcomeAccepted, First: first, Last: e.Version, Partition: e.Partition, Offset: e.Offset,
+			}
+		}
+	}
+	return nil
+}

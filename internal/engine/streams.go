@@ -1,0 +1,191 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"time"
+
+	"github.com/foldstream/foldstream/pkg/event"
+)
+
+// streamTable holds what an owner knows of every stream of its partition. State is kept encoded,
+// so that a byte budget can be held and no live object is shared between two decisions.
+// It belongs to the owner's goroutine.
+type streamTable struct {
+	byID  map[string]*stream
+	bytes int64 // approximate memory, for the budget
+}
+
+// Approximate memory of one entry, measured as map slot, pointer and struct.
+const (
+	streamBytesFixed     = 120
+	rememberedBytesFixed = 80
+)
+
+// stream is one aggregate as decided so far: the events up to version are appended or under way.
+type stream struct {
+	version event.Version
+	state   []byte // framed Avro under <category>.State; nil is the initial state; never changed in place
+	window  window
+}
+
+func newStreamTable() *streamTable { return &streamTable{byID: map[string]*stream{}} }
+
+// get returns a stream, or nil when it has no event.
+func (t *streamTable) get(id string) *stream { return t.byID[id] }
+
+// obtain returns a stream, made when missing.
+func (t *streamTable) obtain(id string) *stream {
+	s := t.byID[id]
+	if s == nil {
+		s = &stream{}
+		t.byID[id] = s
+		t.bytes += streamBytesFixed + int64(len(id))
+	}
+	return s
+}
+
+// drop removes a stream that turned out to have no event.
+func (t *streamTable) drop(id string) {
+	if s := t.byID[id]; s != nil {
+		t.bytes -= streamBytesFixed + int64(len(id)) + int64(len(s.state)) + int64(s.window.len())*rememberedBytesFixed
+		delete(t.byID, id)
+	}
+}
+
+// setState replaces a stream's encoded state.
+func (t *streamTable) setState(s *stream, state []byte) {
+	t.bytes += int64(len(state)) - int64(len(s.state))
+	s.state = state
+}
+
+// sweep forgets command ids that are too old in every stream.
+func (t *streamTable) sweep(limits windowLimits, now time.Time) {
+	for _, s := range t.byID {
+		t.bytes -= int64(s.window.evict(limits, now)) * rememberedBytesFixed
+	}
+}
+
+// commandKey stands for a command id in a stream's window: SHA-256 of the id, cut to 16 bytes.
+type commandKey [16]byte
+
+func keyOf(commandID string) commandKey {
+	sum := sha256.Sum256([]byte(commandID))
+	return commandKey(sum[:16])
+}
+
+// remembered is one command that left events (PROTOCOL D5).
+type remembered struct {
+	key         commandKey
+	hash        [16]byte // content (D4)
+	first       event.Version
+	count       int32
+	offset      int64 // of the last event; -1 while under way
+	at          int64 // unix seconds of the append
+	dedupeUntil int64 // unix seconds; 0 without
+}
+
+func (r *remembered) last() event.Version { return r.first + event.Version(r.count) - 1 }
+
+// windowLimits bound a window (PROTOCOL W13).
+type windowLimits struct {
+	idsMax     int           // 128 by default
+	ageMax     time.Duration // 1 h by default
+	idsHardMax int           // beyond it a command with fs-dedupe-until is refused
+}
+
+// window is the command ids of one stream, oldest first. What is beyond the limits counts as
+// forgotten at once, and is removed lazily. Beyond windowIndexFrom entries an index keeps look-ups
+// short: a stream whose clients ask for a day of dedupe can remember thousands.
+type window struct {
+	entries []remembered
+	index   map[commandKey]int // position
+	evictAt int                // no scan below this length, so that eviction is amortised
+}
+
+const windowIndexFrom = 256
+
+func (w *window) len() int { return len(w.entries) }
+
+// find returns the entry of a command that is not forgotten, or nil. The pointer is good until
+// the next change.
+func (w *window) find(key commandKey, limits windowLimits, now time.Time) *remembered {
+	i, ok := w.position(key)
+	if !ok || w.forgotten(i, limits, now) {
+		return nil
+	}
+	return &w.entries[i]
+}
+
+func (w *window) position(key commandKey) (int, bool) {
+	if w.index != nil {
+		i, ok := w.index[key]
+		return i, ok
+	}
+	for i := len(w.entries) - 1; i >= 0; i-- {
+		if w.entries[i].key == key {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// forgotten is PROTOCOL W13: beyond idsMax ids or ageMax, whichever is first, never before
+// dedupeUntil.
+func (w *window) forgotten(i int, limits windowLimits, now time.Time) bool {
+	r := &w.entries[i]
+	beyond := len(w.entries)-i > limits.idsMax || r.at < now.Add(-limits.ageMax).Unix()
+	return beyond && r.dedupeUntil < now.Unix()
+}
+
+func (w *window) add(r remembered) {
+	w.entries = append(w.entries, r)
+	if w.index != nil {
+		w.index[r.key] = len(w.entries) - 1
+		return
+	}
+	if len(w.entries) > windowIndexFrom {
+		w.reindex()
+	}
+}
+
+// undoLast takes the newest entry back.
+func (w *window) undoLast() {
+	last := len(w.entries) - 1
+	if w.index != nil {
+		delete(w.index, w.entries[last].key)
+	}
+	w.entries = w.entries[:last]
+}
+
+// evict removes what is forgotten and returns how many. Entries under way are kept.
+func (w *window) evict(limits windowLimits, now time.Time) int {
+	before := len(w.entries)
+	kept := w.entries[:0]
+	for i := range w.entries {
+		if w.entries[i].offset < 0 || !w.forgotten(i, limits, now) {
+			kept = append(kept, w.entries[i])
+		}
+	}
+	w.entries = kept
+	w.evictAt = len(kept) + len(kept)/4 + limits.idsMax/4 + 1
+	if len(kept) < before {
+		w.reindex()
+	}
+	return before - len(kept)
+}
+
+// due says whether enough has come since the last eviction to look again.
+func (w *window) due(limits windowLimits) bool {
+	return len(w.entries) > limits.idsMax && len(w.entries) >= w.evictAt
+}
+
+func (w *window) reindex() {
+	if len(w.entries) <= windowIndexFrom {
+		w.index = nil
+		return
+	}
+	w.index = make(map[commandKey]int, 2*len(w.entries))
+	for i := range w.entries {
+		w.index[w.entries[i].key] = i
+	}
+}
