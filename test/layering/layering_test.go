@@ -17,7 +17,7 @@ const module = "github.com/foldstream/foldstream"
 // floors lists the rooms in import order. Rooms on one floor never import each other; a package
 // belongs to the room with the longest matching path. "" is the root package.
 var floors = [][]string{
-	{"", "schemas/avro"},
+	{"", "schemas/avro", "deploy"},
 	{"pkg/event"},
 	{"pkg/topics"},
 	{"pkg/codec"},
