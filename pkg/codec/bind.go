@@ -17,7 +17,7 @@ type Binding struct {
 	limits Limits
 	steps  map[int]*Registered // the versions that upcasters lead from and to
 	plans  grower[int32, *plan]
-	fresh  sync.Pool // of reflect.Value: pointers to zeroed GoType, for Append
+	fresh  sync.Pool // of pointers to zeroed GoType, for Append
 }
 
 // Bind looks up version def.Version of def.Name and checks that it is of def.Kind and that
@@ -47,7 +47,7 @@ func (c *Codec) Bind(ctx context.Context, def TypeDef) (*Binding, error) {
 	if err := checkStruct(reg.Schema, def.GoType); err != nil {
 		return fail(reg.ID, err)
 	}
-	b.fresh.New = func() any { return reflect.New(def.GoType) }
+	b.fresh.New = func() any { return reflect.New(def.GoType).Interface() }
 	return b, nil
 }
 
@@ -120,11 +120,12 @@ func (b *Binding) encode(dst []byte, v any) ([]byte, error) {
 	if b.def.GoType == nil {
 		return encode(b.reg.Schema.avro, dst, v)
 	}
-	p := b.fresh.Get().(reflect.Value)
-	p.Elem().Set(reflect.ValueOf(v))
-	out, err := encode(b.reg.Schema.avro, dst, p.Interface())
-	p.Elem().SetZero()
-	b.fresh.Put(p)
+	p := b.fresh.Get()
+	defer b.fresh.Put(p)
+	elem := reflect.ValueOf(p).Elem()
+	elem.Set(reflect.ValueOf(v))
+	out, err := encode(b.reg.Schema.avro, dst, p)
+	elem.SetZero()
 	return out, err
 }
 

@@ -174,6 +174,9 @@ func (w *walker) items(n *node, depthLeft int) *hostileError {
 			return w.refuse("too many blocks")
 		}
 		total += count
+		if n.item.minBytes == 0 && n.kind == kindArray && total > emptyItemsMax {
+			return w.refuse("too many items of no bytes")
+		}
 		if err := w.blockItems(n, count, depthLeft); err != nil {
 			return err
 		}
@@ -215,6 +218,9 @@ func (w *walker) blockHeader() (count, end int, err *hostileError) {
 	}
 	return clampCount(-n), w.pos + int(size), nil
 }
+
+// emptyItemsMax is the Avro library's own bound on an array of items that may take no bytes.
+const emptyItemsMax = 4096
 
 // clampCount keeps a count an int everywhere; no limit is as high as the clamp.
 func clampCount(n int64) int { return int(min(n, math.MaxInt32)) }
