@@ -76,6 +76,7 @@ const (
 	keepForever      = time.Duration(-1)
 	messageBytesMax  = 1 << 20 // the appender's batches stay below
 	letterBytesMax   = 2 << 20 // a letter is a whole record and the story of its failure
+	schemasBytesMax  = 4 << 20 // all schemas of a project are registered in one batch
 	segmentBytesLog  = 1 << 30
 	segmentBytesTidy = 64 << 20 // of topics that are compacted or short-lived
 
@@ -174,6 +175,8 @@ func (l Layout) deadLetters(consumer string) Spec {
 }
 
 func (l Layout) shared() []Spec {
+	schemas := compacted()
+	schemas[configMaxMessage] = strconv.Itoa(schemasBytesMax)
 	return []Spec{
 		l.complete(Spec{
 			Name: Replies(l.Namespace), Role: RoleReplies, Key: "the asker's fs-reply-key, else the command id", Partitions: l.partitions(0),
@@ -182,7 +185,7 @@ func (l Layout) shared() []Spec {
 		}),
 		l.complete(Spec{
 			Name: Schemas(l.Namespace), Role: RoleSchemas, Key: "<subject>/<version>", Partitions: 1,
-			Configs:   compacted(),
+			Configs:   schemas,
 			WrittenBy: []string{PartySchema}, ReadBy: []string{PartyAnyone},
 		}),
 		l.complete(Spec{
