@@ -22,6 +22,7 @@ const OwnFolder = "foldstream"
 
 const (
 	kindProperty   = "fs.kind"
+	typeProperty   = "fs.type"
 	schemaSuffix   = ".avsc"
 	schemaFilesMax = 10_000
 	versionMax     = 99_999
@@ -114,15 +115,23 @@ func (l *loader) schema(at, name string, c Category) {
 	}
 	version, _ := strconv.Atoi(match[2])
 	f := SchemaFile{Path: at, Type: c.Name + "." + match[1], Version: version, Text: string(text), Schema: schema}
-	if schema.Name() != f.Type {
+	if named := typeOf(schema); named != f.Type {
 		l.fault(at, lineOf(text, `"name"`), fmt.Sprintf(`set "namespace": %q and "name": %q, or move the file`, c.Name, match[1]),
-			"the record is named %s, but folder and file say %s", schema.Name(), f.Type)
+			"the schema is of type %s, but folder and file say %s", named, f.Type)
 	}
 	for _, lint := range codec.Lint(schema) {
 		l.fault(at, lineOf(text, `"`+lastName(lint.Path)+`"`), lint.Remedy, "%s: %s", lint.Path, lint.Message)
 	}
 	f.Kind = l.kind(at, text, schema, c)
 	l.project.Schemas = append(l.project.Schemas, f)
+}
+
+// typeOf is the type that a schema says it is of: its property, or its record's full name.
+func typeOf(schema *codec.Schema) string {
+	if said := schema.Prop(typeProperty); said != "" {
+		return said
+	}
+	return schema.Name()
 }
 
 // kind is the schema's own word, else what the category's mode implies (PROTOCOL D11).

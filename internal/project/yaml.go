@@ -19,10 +19,11 @@ import (
 const (
 	CompatibilityBackward           = "BACKWARD"
 	CompatibilityBackwardTransitive = "BACKWARD_TRANSITIVE"
+	CompatibilityNone               = "NONE" // not even old events need be readable
 	CompatibilityDefault            = CompatibilityBackwardTransitive
 )
 
-var compatibilities = []string{CompatibilityBackwardTransitive, CompatibilityBackward}
+var compatibilities = []string{CompatibilityBackwardTransitive, CompatibilityBackward, CompatibilityNone}
 
 // Defaults and limits of a category's settings.
 const (

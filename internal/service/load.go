@@ -27,10 +27,14 @@ var environmentOnly = map[string]string{
 
 // Sources are the places that a configuration is read from, weakest first.
 type Sources struct {
+	// Defaults go before those of DefaultConfig, by key.
+	Defaults map[string]any
 	// File is a YAML file; "" means none.
 	File string
 	// Environ is a list of NAME=value; nil means the process's own.
 	Environ []string
+	// Elsewhere are variables with our prefix that somebody else reads, such as the flags' own.
+	Elsewhere []string
 	// Stack is what a local stack says of itself (--data-dir), by key.
 	Stack map[string]any
 	// Flags are the flags that were given, by key. A secret among them is refused: other users
@@ -41,7 +45,8 @@ type Sources struct {
 // Load reads, merges and validates. A key that is unknown is an error which names the place, the
 // key and the nearest known one; all faults are joined.
 func Load(src Sources) (Config, error) {
-	l := loader{k: koanf.New("."), known: configKeys()}
+	l := loader{k: koanf.New("."), known: configKeys(), elsewhere: src.Elsewhere}
+	l.add("defaults", src.Defaults)
 	l.file(src.File)
 	l.environ(src.Environ)
 	l.add("the stack's endpoints", src.Stack)
@@ -61,6 +66,8 @@ type loader struct {
 	k      *koanf.Koanf
 	known  map[string]reflect.Type
 	faults []error
+
+	elsewhere []string
 }
 
 func (l *loader) fault(format string, args ...any) {
@@ -97,7 +104,7 @@ func (l *loader) environ(environ []string) {
 		EnvironFunc: func() []string { return environ },
 		TransformFunc: func(name, value string) (string, any) {
 			key, known := byName[name]
-			if !known && looksLikeKey(name, byName) {
+			if !known && !slices.Contains(l.elsewhere, name) && looksLikeKey(name, byName) {
 				l.fault("environment variable %s is unknown%s", name, didYouMean(name, sortedKeys(byName)))
 			}
 			if !known || value == "" {

@@ -1,0 +1,14 @@
+// Command projector folds events into the views in Postgres.
+// It is the same as the subcommand of foldstream.
+package main
+
+import (
+	"os"
+
+	"github.com/foldstream/foldstream/internal/app"
+	"github.com/foldstream/foldstream/internal/reference"
+)
+
+func main() {
+	os.Exit(app.Execute(app.NewServiceCommand(reference.Program("projector"), "projector")))
+}

@@ -1,0 +1,250 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/foldstream/foldstream/internal/ingest"
+	"github.com/foldstream/foldstream/internal/projector"
+	"github.com/foldstream/foldstream/internal/registry"
+	"github.com/foldstream/foldstream/internal/service"
+	"github.com/foldstream/foldstream/pkg/codec"
+	"github.com/foldstream/foldstream/pkg/decider"
+	"github.com/foldstream/foldstream/pkg/topics"
+	"github.com/spf13/cobra"
+)
+
+// Which services a process runs.
+type Which struct{ Ingest, Projector bool }
+
+// services are the subcommands that run services.
+var services = []struct {
+	name, short string
+	which       Which
+}{
+	{"ingest", "Decide commands and append their events", Which{Ingest: true}},
+	{"projector", "Fold events into the views in Postgres", Which{Projector: true}},
+	{"all", "Run ingest and projector in one process", Which{Ingest: true, Projector: true}},
+}
+
+// startTimeout bounds the checks before a service serves.
+const startTimeout = 60 * time.Second
+
+// Services are the services of one process, connected and checked. Made by OpenServices, run
+// once by Run; Close, which Run does by itself, releases what they hold.
+type Services struct {
+	env    *Environment
+	http   *service.HTTPServer
+	parts  []part
+	closes []func()
+}
+
+// part is one service as the process sees it.
+type part struct {
+	name string
+	run  func(ctx context.Context) error
+	ok   func() error
+}
+
+// OpenServices connects, checks that the project's topics and schemas are there, brings the
+// views' tables up to date, and listens. Nothing is served yet. In a program without views the
+// projector is left out of Which.
+func (e *Environment) OpenServices(ctx context.Context, which Which) (*Services, error) {
+	s := &Services{env: e}
+	bounded, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := s.open(bounded, which); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Services) open(ctx context.Context, which Which) error {
+	e := s.env
+	if err := e.checkTopics(ctx); err != nil {
+		return err
+	}
+	in, err := e.Registry()
+	if err != nil {
+		return err
+	}
+	s.closes = append(s.closes, in.Close)
+	if err := e.checkSchemas(ctx, in); err != nil {
+		return err
+	}
+	if which.Ingest && e.hasIngest() {
+		if err := s.openIngest(ctx, in); err != nil {
+			return err
+		}
+	}
+	if which.Projector && len(e.Program.Views) > 0 {
+		if err := s.openProjector(ctx, in); err != nil {
+			return err
+		}
+	}
+	if len(s.parts) == 0 {
+		return service.Exitf(service.ExitUsage, "there is nothing to run: the project has no category for ingest, or the program no view for the projector")
+	}
+	return s.listen()
+}
+
+// hasIngest says whether some category's commands are ours to read.
+func (e *Environment) hasIngest() bool {
+	for _, c := range e.Project.Categories {
+		if c.Mode != topics.ModeExternal {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Services) openIngest(ctx context.Context, in registry.Registry) error {
+	opts, err := s.env.Kafka()
+	if err != nil {
+		return err
+	}
+	writer, err := ingest.New(ctx, ingest.Config{
+		Namespace: s.env.Project.Namespace, Categories: s.env.ingestCategories(), Kafka: opts, Registry: in,
+		Instance: instance(), SessionTimeout: s.env.Config.Ingest.SessionTimeout,
+		Registerer: s.env.Metrics, Logger: s.env.Logger.With("service", "ingest"),
+	})
+	if err != nil {
+		return err
+	}
+	s.parts = append(s.parts, part{"ingest", writer.Run, writer.Ready})
+	return nil
+}
+
+func (e *Environment) ingestCategories() []ingest.Category {
+	definitions := map[string]*decider.Definition{}
+	for _, d := range e.Program.definitions() {
+		definitions[d.Category] = &d
+	}
+	var all []ingest.Category
+	for _, c := range e.Project.Categories {
+		all = append(all, ingest.Category{
+			Name: c.Name, Mode: c.Mode, Decider: definitions[c.Name],
+			AllowAppends: c.AllowAppends, DedupeIDs: c.DedupeIDs, DedupeAge: c.DedupeAge,
+		})
+	}
+	return all
+}
+
+func (s *Services) openProjector(ctx context.Context, in registry.Registry) error {
+	opts, err := s.env.Kafka()
+	if err != nil {
+		return err
+	}
+	pool, err := s.env.Config.Postgres.Pool(ctx)
+	if err != nil {
+		return err
+	}
+	s.closes = append(s.closes, pool.Close)
+	ns, views := s.env.Project.Namespace, s.env.Program.Views
+	if err := projector.Migrate(ctx, pool, ns, views); err != nil {
+		return fmt.Errorf("bring the views' tables up to date: %w", err)
+	}
+	reader, err := projector.New(projector.Config{
+		Namespace: ns, Views: views, Kafka: opts, Pool: pool, Codec: codec.New(in, codec.Config{}),
+		SessionTimeout: s.env.Config.Projector.SessionTimeout,
+		Registerer:     s.env.Metrics, Logger: s.env.Logger.With("service", "projector"),
+	})
+	if err != nil {
+		return err
+	}
+	s.parts = append(s.parts, part{"projector", reader.Run, reader.Ready})
+	return nil
+}
+
+func (s *Services) listen() error {
+	server, err := service.NewHTTPServer(s.env.Config.HTTP, s.env.Metrics, s.env.Logger)
+	if err != nil {
+		return err
+	}
+	s.http = server
+	for _, p := range s.parts {
+		server.AddCheck(p.name, p.ok)
+	}
+	return nil
+}
+
+// Addr is where health and metrics are served, host:port.
+func (s *Services) Addr() string { return s.http.Addr() }
+
+// Ready joins why services are not ready; nil when all are.
+func (s *Services) Ready() error {
+	var faults []error
+	for _, p := range s.parts {
+		if err := p.ok(); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", p.name, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Run serves until ctx ends or a service fails, then drains and closes. hurry, when it is
+// closed, cuts the drain short; nil means never.
+func (s *Services) Run(ctx context.Context, hurry <-chan struct{}) error {
+	defer s.Close()
+	g := &service.Group{Logger: s.env.Logger, DrainTimeout: s.env.Config.ShutdownTimeout, Hurry: hurry}
+	s.http.AddCheck("process", g.Ready)
+	components := []service.Component{{Name: "http", Run: s.http.Run, Background: true}}
+	for _, p := range s.parts {
+		s.env.Logger.Info("service starts", "service", p.name, "version", service.Version())
+		components = append(components, service.Component{Name: p.name, Run: p.run})
+	}
+	err := g.Run(ctx, components...)
+	s.env.Logger.Info("services stopped", "err", err)
+	return err
+}
+
+// Close releases connections, in reverse order. It may be called twice.
+func (s *Services) Close() {
+	for i := len(s.closes) - 1; i >= 0; i-- {
+		s.closes[i]()
+	}
+	s.closes = nil
+	if s.http != nil {
+		_ = s.http.Close() // Run has closed it already, or nobody listens
+	}
+}
+
+// instance names this process in claims and logs: who owns a partition.
+func instance() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
+}
+
+func serviceCommand(g *Globals, s struct {
+	name, short string
+	which       Which
+}) *cobra.Command {
+	return &cobra.Command{
+		Use: s.name, Short: s.short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if g.PrintConfig {
+				cfg, err := g.Configuration(cmd)
+				if err != nil {
+					return err
+				}
+				return cfg.Print(cmd.OutOrStdout())
+			}
+			env, err := g.Environment(cmd)
+			if err != nil {
+				return err
+			}
+			running, err := env.OpenServices(cmd.Context(), s.which)
+			if err != nil {
+				return err
+			}
+			return running.Run(cmd.Context(), Hurry(cmd.Context()))
+		},
+	}
+}
