@@ -210,9 +210,9 @@ func (c *Confluent) fetchID(ctx context.Context, id int32) (*codec.Registered, e
 	if err != nil {
 		return nil, answer(err)
 	}
-	uses, err := c.client.SchemaVersionsByID(ctx, int(id))
+	uses, err := c.uses(ctx, id, text)
 	if err != nil {
-		return nil, answer(err)
+		return nil, err
 	}
 	var subjects []string
 	for _, use := range uses {
@@ -223,6 +223,27 @@ func (c *Confluent) fetchID(ctx context.Context, id int32) (*codec.Registered, e
 		subjects = append(subjects, use.Subject)
 	}
 	return nil, c.noUse(sr.SubjectSchema{ID: int(id), Schema: text}, subjects)
+}
+
+// uses returns where a schema stands. Registries that do not have that question are asked for
+// the text under its own name.
+func (c *Confluent) uses(ctx context.Context, id int32, text sr.Schema) ([]sr.SubjectVersion, error) {
+	uses, err := c.client.SchemaVersionsByID(ctx, int(id))
+	if err = answer(err); !errors.Is(err, codec.ErrUnknownSchema) {
+		return uses, err
+	}
+	schema, err := codec.Parse(text.Schema)
+	if err != nil {
+		return nil, fmt.Errorf("%w for Foldstream: %w", codec.ErrUnknownSchema, err)
+	}
+	s, err := c.client.LookupSchema(ctx, schema.Name(), text)
+	if err != nil {
+		return nil, answer(err)
+	}
+	if s.ID != int(id) {
+		return nil, fmt.Errorf("%w under %q with this id: there it has id %d", codec.ErrUnknownSchema, clip(schema.Name()), s.ID)
+	}
+	return []sr.SubjectVersion{{Subject: s.Subject, Version: s.Version}}, nil
 }
 
 // noUse says why a schema that is there is none of ours.
