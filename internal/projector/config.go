@@ -1,7 +1,6 @@
 package projector
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,6 +58,9 @@ type Config struct {
 	SessionTimeout time.Duration
 	// MirrorInterval is how often progress is committed to Kafka for lag tools; default 1 s.
 	MirrorInterval time.Duration
+
+	// database replaces Pool for the workers in tests.
+	database database
 }
 
 func (c Config) withDefaults() Config {
@@ -127,16 +129,11 @@ func validateViews(views []projection.View) error {
 	seen := map[string]bool{}
 	for _, v := range views {
 		faults = append(faults, v.Validate())
-		if seen[v.Name] {
-			faults = append(faults, fmt.Errorf("view %q is given twice", v.Name))
+		id := fmt.Sprintf("%s.v%d", v.Name, v.Version)
+		if seen[id] {
+			faults = append(faults, fmt.Errorf("view %s is given twice", id))
 		}
-		seen[v.Name] = true
+		seen[id] = true
 	}
 	return errors.Join(faults...)
-}
-
-// Runner is what a service runs; *Projector is one.
-type Runner interface {
-	Run(ctx context.Context) error
-	Ready() error
 }
