@@ -6,8 +6,9 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/google/uuid"
+
+	"github.com/foldstream/foldstream/pkg/event"
 )
 
 // workflowIDBytesMax leaves most of an execution id to the case.

@@ -203,8 +203,8 @@ func hasNUL(field []byte) bool { return bytes.IndexByte(field, 0) >= 0 }
 
 // parseTime reads RFC 3339 as strictly as it is written, within what a header holds.
 func parseTime(field []byte) (time.Time, string) {
-	var t time.Time
-	if err := t.UnmarshalText(field); err != nil {
+	t, err := time.Parse(time.RFC3339, string(field))
+	if err != nil || !strictTime(field) {
 		return t, fmt.Sprintf("%.60q is no RFC 3339 time with a zone, such as 2010-10-02T07:20:39.266Z", field)
 	}
 	t = t.UTC()
@@ -212,6 +212,20 @@ func parseTime(field []byte) (time.Time, string) {
 		return t, fmt.Sprintf("%.60q is outside the years 1 to 9999", field)
 	}
 	return t, ""
+}
+
+// strictTime refuses what the standard library takes beyond RFC 3339: an hour of one digit, a
+// comma before the fraction, a zone of 24 hours or 60 minutes and more. field parses otherwise.
+func strictTime(field []byte) bool {
+	const hourEnd = len("2006-01-02T15")
+	if field[hourEnd] != ':' || bytes.IndexByte(field, ',') >= 0 {
+		return false
+	}
+	if field[len(field)-1] == 'Z' {
+		return true
+	}
+	zone := field[len(field)-len("00:00"):]
+	return string(zone[:2]) < "24" && zone[3] < '6'
 }
 
 func checkSpread(first, at time.Time) string {

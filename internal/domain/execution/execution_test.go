@@ -6,12 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/foldstream/foldstream/internal/domain/execution"
 	"github.com/foldstream/foldstream/internal/domain/rule"
 	"github.com/foldstream/foldstream/pkg/decider"
 	"github.com/foldstream/foldstream/pkg/decider/decidertest"
 	"github.com/foldstream/foldstream/schemas/avro"
-	"pgregory.net/rapid"
 )
 
 var (

@@ -7,12 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/foldstream/foldstream/internal/domain/rule"
 	"github.com/foldstream/foldstream/internal/domain/workflow"
 	"github.com/foldstream/foldstream/pkg/decider"
 	"github.com/foldstream/foldstream/pkg/decider/decidertest"
 	"github.com/foldstream/foldstream/schemas/avro"
-	"pgregory.net/rapid"
 )
 
 // A few messages that most tests speak of.
