@@ -10,7 +10,8 @@ package event
 //	A's batch stands after B's claim      ← void: every reader of ours skips it
 //
 // Keep-alives and fence batches are neither events nor void. A reader that starts in the
-// middle takes the first pair that it sees, or resumes with the claim stored beside its offset.
+// middle takes the first pair that it sees, a keep-alive's too, or resumes with the claim stored
+// beside its offset. A fence batch shows nobody's pair: it is written to end one.
 // A Lineage belongs to one goroutine.
 type Lineage struct {
 	Claim Claim
@@ -40,14 +41,22 @@ func (l *Lineage) Judge(producerID int64, epoch int16, headers []Header) Verdict
 	case ControlClaim:
 		l.Claim, l.Known = pair, true
 		return VerdictControl
-	case ControlKeepalive, ControlFence:
+	case ControlKeepalive:
+		l.learn(pair)
+		return VerdictControl
+	case ControlFence:
 		return VerdictControl
 	}
-	if !l.Known {
-		l.Claim, l.Known = pair, true
-	}
+	l.learn(pair)
 	if pair != l.Claim {
 		return VerdictVoid
 	}
 	return VerdictEvent
+}
+
+// learn takes the first pair that is seen.
+func (l *Lineage) learn(pair Claim) {
+	if !l.Known {
+		l.Claim, l.Known = pair, true
+	}
 }

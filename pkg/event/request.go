@@ -173,7 +173,7 @@ func (r *Request) set(name, value string) string {
 	case HeaderType:
 		return setText(&r.Type, value, TypeBytesMax)
 	case HeaderSource:
-		r.Source = value
+		return setPlain(&r.Source, value)
 	case HeaderSpecVersion:
 		if value != SpecVersion {
 			return "want " + SpecVersion
@@ -195,15 +195,15 @@ func (r *Request) set(name, value string) string {
 	case HeaderCompensates:
 		return setText(&r.Compensates, value, IDBytesMax)
 	case HeaderAttempt:
-		r.Attempt = value
+		return setPlain(&r.Attempt, value)
 	case HeaderCorrelationID:
-		r.CorrelationID = value
+		return setPlain(&r.CorrelationID, value)
 	case HeaderCausationID:
-		r.CausationID = value
+		return setPlain(&r.CausationID, value)
 	case HeaderUserID:
-		r.UserID = value
+		return setPlain(&r.UserID, value)
 	case HeaderTraceparent:
-		r.Traceparent = value
+		return setPlain(&r.Traceparent, value)
 	case HeaderOrigin:
 		o, err := ParseOrigin(value)
 		if err != nil {
@@ -222,6 +222,9 @@ func ParseReplyTo(text string) (ReplyTo, error) {
 	if topic == "" {
 		return ReplyTo{Partition: -1}, errors.New("names no topic")
 	}
+	if !isTopicName(topic) {
+		return ReplyTo{Partition: -1}, fmt.Errorf("topic %q: want 1 to %d of a-z, A-Z, 0-9, '.', '_' and '-'", clip(topic), topicBytesMax)
+	}
 	if !found {
 		return ReplyTo{Topic: topic, Partition: -1}, nil
 	}
@@ -232,6 +235,24 @@ func ParseReplyTo(text string) (ReplyTo, error) {
 	return ReplyTo{Topic: topic, Partition: int32(n)}, nil
 }
 
+// topicBytesMax is Kafka's own limit.
+const topicBytesMax = 249
+
+func isTopicName(topic string) bool {
+	if len(topic) > topicBytesMax || topic == "." || topic == ".." {
+		return false
+	}
+	for i := range len(topic) {
+		c := topic[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 func setText(dst *string, value string, bytesMax int) string {
 	if value == "" {
 		return "is empty"
@@ -239,6 +260,12 @@ func setText(dst *string, value string, bytesMax int) string {
 	if len(value) > bytesMax {
 		return fmt.Sprintf("has %d bytes, at most %d are allowed", len(value), bytesMax)
 	}
+	return setPlain(dst, value)
+}
+
+// setPlain takes text without control characters. A NUL above all must not get into the log:
+// Postgres refuses it in text, so each view would stumble over it.
+func setPlain(dst *string, value string) string {
 	for _, c := range value {
 		if c < 0x20 || c == 0x7f {
 			return "has control characters"
