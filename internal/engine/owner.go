@@ -646,6 +646,7 @@ func (o *owner) takeIn(results []result) error {
 	}
 	if o.refused && o.appended.len() == 0 && o.proofs == 0 && len(o.unproven) == 0 {
 		o.refused = false
+		o.writer.Resume()
 		waiting := len(o.todo)
 		o.takeUpAgain(phaseDecided)
 		o.singly = len(o.todo) - waiting
@@ -698,7 +699,9 @@ func (o *owner) onRefused(c *command, cause error) error {
 	}
 	if c.alone || (!o.refused && o.appended.len() == 0) {
 		o.takeBack(c)
-		o.refused = o.proofs > 0 || len(o.unproven) > 0 // these were decided on its events
+		if o.refused = o.proofs > 0 || len(o.unproven) > 0; !o.refused { // else these were decided on its events
+			o.writer.Resume()
+		}
 		c.outcome = invalid(CodeRefused, cause)
 		o.metrics.refused()
 		o.answer(c)
