@@ -173,6 +173,9 @@ func (w *world) check(t *testing.T, def codec.TypeDef, version int) {
 	if payload.Registered.Version != version {
 		t.Errorf("%s is written with version %d, want %d", path, payload.Registered.Version, version)
 	}
+	if err := codec.SecondOpinion(payload.Registered.Schema, payload.Body); err != nil {
+		t.Errorf("%s: %v", path, err)
+	}
 	decoded, err := w.bindings[def.Name].Decode(payload)
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)

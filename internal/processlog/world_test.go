@@ -27,6 +27,7 @@ type stream struct {
 }
 
 func newWorld(t *testing.T) *world {
+	t.Helper()
 	return &world{
 		t: t, streams: map[event.StreamID]*stream{}, outcomes: map[string]int{},
 		deciders: map[string]decider.Definition{
