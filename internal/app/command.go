@@ -101,17 +101,29 @@ func prepareRoot(root *cobra.Command, program Program) *Globals {
 
 // Configuration loads the configuration by flag, local stack, environment and file.
 func (g *Globals) Configuration(cmd *cobra.Command) (service.Config, error) {
-	src := service.Sources{File: g.ConfigFile, Flags: g.given(cmd), Elsewhere: []string{envProject, envNamespace, envConfig, envDataDir}}
-	if g.DataDir != "" {
-		endpoints, err := ReadEndpoints(g.DataDir)
-		if err != nil {
-			return service.Config{}, err
-		}
-		src.Stack = endpoints.configuration()
-		// Programs on one machine would meet at the default port.
-		src.Defaults = map[string]any{"http.addr": "127.0.0.1:0"}
+	if g.DataDir == "" {
+		return g.load(cmd, nil, nil)
 	}
-	cfg, err := service.Load(src)
+	endpoints, err := ReadEndpoints(g.DataDir)
+	if err != nil {
+		return service.Config{}, err
+	}
+	return g.load(cmd, endpoints.configuration(), localDefaults)
+}
+
+// LocalConfiguration loads the configuration of a command that starts a stack of its own.
+func (g *Globals) LocalConfiguration(cmd *cobra.Command) (service.Config, error) {
+	return g.load(cmd, nil, localDefaults)
+}
+
+// localDefaults are those of programs that share one machine: they would meet at a fixed port.
+var localDefaults = map[string]any{"http.addr": "127.0.0.1:0"}
+
+func (g *Globals) load(cmd *cobra.Command, stack, defaults map[string]any) (service.Config, error) {
+	cfg, err := service.Load(service.Sources{
+		File: g.ConfigFile, Defaults: defaults, Stack: stack, Flags: g.given(cmd),
+		Elsewhere: []string{envProject, envNamespace, envConfig, envDataDir},
+	})
 	if err != nil {
 		return cfg, service.Exitf(service.ExitUsage, "%w", err)
 	}
@@ -135,6 +147,11 @@ func (g *Globals) Environment(cmd *cobra.Command) (*Environment, error) {
 	if err != nil {
 		return nil, err
 	}
+	return g.EnvironmentOf(cmd, cfg)
+}
+
+// EnvironmentOf makes the command's environment on a configuration that is loaded.
+func (g *Globals) EnvironmentOf(cmd *cobra.Command, cfg service.Config) (*Environment, error) {
 	return NewEnvironment(g.program, Settings{
 		ProjectDir: g.ProjectDir, Namespace: g.Namespace, Config: cfg, Logs: cmd.ErrOrStderr(),
 	})

@@ -187,19 +187,28 @@ func (s *Services) Ready() error {
 }
 
 // Run serves until ctx ends or a service fails, then drains and closes. hurry, when it is
-// closed, cuts the drain short; nil means never.
-func (s *Services) Run(ctx context.Context, hurry <-chan struct{}) error {
+// closed, cuts the drain short; nil means never. more run and stop with the services.
+func (s *Services) Run(ctx context.Context, hurry <-chan struct{}, more ...service.Component) error {
 	defer s.Close()
 	g := &service.Group{Logger: s.env.Logger, DrainTimeout: s.env.Config.ShutdownTimeout, Hurry: hurry}
 	s.http.AddCheck("process", g.Ready)
-	components := []service.Component{{Name: "http", Run: s.http.Run, Background: true}}
+	components := append(more, service.Component{Name: "http", Run: s.http.Run, Background: true})
 	for _, p := range s.parts {
 		s.env.Logger.Info("service starts", "service", p.name, "version", service.Version())
 		components = append(components, service.Component{Name: p.name, Run: p.run})
 	}
 	err := g.Run(ctx, components...)
-	s.env.Logger.Info("services stopped", "err", err)
+	s.env.Logger.Info("services stopped", "orderly", err == nil)
 	return err
+}
+
+// Names lists the services that run.
+func (s *Services) Names() []string {
+	var names []string
+	for _, p := range s.parts {
+		names = append(names, p.name)
+	}
+	return names
 }
 
 // Close releases connections, in reverse order. It may be called twice.

@@ -214,7 +214,7 @@ func (c PostgresConfig) validate() error {
 	if c.PoolMax < 1 || c.PoolMax > poolMax {
 		faults = append(faults, fault("postgres.pool_max", "%d, want 1 to %d connections", c.PoolMax, poolMax))
 	}
-	if c.PasswordFile != "" && c.dsnHasPassword() {
+	if c.PasswordFile != "" && c.hasPassword() {
 		faults = append(faults, fault("postgres.password_file", "postgres.dsn has a password too; keep one of them"))
 	}
 	faults = append(faults, durationBetween("postgres.connect_timeout", c.ConnectTimeout, 100*time.Millisecond, connectionTimeoutsMax))

@@ -122,7 +122,7 @@ func (l *loader) environ(environ []string) {
 }
 
 func (l *loader) flags(flags map[string]any) {
-	if dsn, given := flags["postgres.dsn"]; given && dsnHasPassword(fmt.Sprint(dsn)) {
+	if dsn, given := flags["postgres.dsn"]; given && DSNHasPassword(fmt.Sprint(dsn)) {
 		l.fault("flag --dsn has a password in it, which other users of this machine can see: leave it out and set %s or PGPASSWORD, or name a file by %s",
 			EnvName("postgres.dsn"), EnvName("postgres.password_file"))
 	}

@@ -36,10 +36,11 @@ func (c PostgresConfig) Pool(ctx context.Context) (*pgxpool.Pool, error) {
 }
 
 func (c PostgresConfig) poolConfig() (*pgxpool.Config, error) {
-	if c.DSN == "" && os.Getenv("PGHOST") == "" && os.Getenv("PGSERVICE") == "" {
-		return nil, ErrNoPostgres
+	dsn, err := c.ConnString()
+	if err != nil {
+		return nil, err
 	}
-	cfg, err := pgxpool.ParseConfig(c.DSN.Reveal())
+	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("configuration postgres.dsn: %w", err)
 	}
@@ -62,7 +63,19 @@ func (c PostgresConfig) poolConfig() (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
-func (c PostgresConfig) dsnHasPassword() bool { return dsnHasPassword(c.DSN.Reveal()) }
+// ConnString returns the DSN; where there is none, one that leaves all to the PG* variables. It may
+// hold a password.
+func (c PostgresConfig) ConnString() (string, error) {
+	if c.DSN != "" {
+		return c.DSN.Reveal(), nil
+	}
+	if os.Getenv("PGHOST") == "" && os.Getenv("PGSERVICE") == "" {
+		return "", ErrNoPostgres
+	}
+	return "application_name=foldstream", nil
+}
+
+func (c PostgresConfig) hasPassword() bool { return DSNHasPassword(c.DSN.Reveal()) }
 
 func address(cfg *pgxpool.Config) string {
 	return fmt.Sprintf("%s:%d/%s", cfg.ConnConfig.Host, cfg.ConnConfig.Port, cfg.ConnConfig.Database)
@@ -73,8 +86,8 @@ var keywordPassword = regexp.MustCompile(`(?i)\b((?:ssl)?password\s*=\s*)('(?:\\
 
 func isURL(dsn string) bool { return strings.Contains(dsn, "://") }
 
-// dsnHasPassword says whether a DSN holds a password. Of what does not parse it supposes so.
-func dsnHasPassword(dsn string) bool {
+// DSNHasPassword says whether a DSN holds a password. Of what does not parse it supposes so.
+func DSNHasPassword(dsn string) bool {
 	if !isURL(dsn) {
 		return keywordPassword.MatchString(dsn)
 	}
@@ -86,8 +99,8 @@ func dsnHasPassword(dsn string) bool {
 	return inUser || u.Query().Has("password") || u.Query().Has("sslpassword")
 }
 
-// redactDSN returns a DSN without its password; one that does not parse is hidden whole.
-func redactDSN(dsn string) string {
+// RedactDSN returns a DSN without its password; one that does not parse is hidden whole.
+func RedactDSN(dsn string) string {
 	if !isURL(dsn) {
 		return keywordPassword.ReplaceAllString(dsn, "${1}"+redacted)
 	}

@@ -51,7 +51,7 @@ func printableValue(v reflect.Value) *yaml.Node {
 // redactSecret keeps what a DSN says beside its password, which an operator needs to see.
 func redactSecret(s Secret) string {
 	if strings.Contains(s.Reveal(), "=") || strings.Contains(s.Reveal(), "://") {
-		return redactDSN(s.Reveal())
+		return RedactDSN(s.Reveal())
 	}
 	return s.String()
 }

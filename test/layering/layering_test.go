@@ -34,7 +34,7 @@ var floors = [][]string{
 	{"internal/app"},
 	{"pkg/app"},
 	{"internal/domain"},
-	{"internal/processlog", "internal/reference"},
+	{"internal/processlog", "internal/reference", "internal/importer"},
 	{"internal/devstack"},
 	{"internal/testkit"},
 	{"internal/cli"},
