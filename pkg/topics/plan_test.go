@@ -3,8 +3,7 @@ package topics_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/foldstream/foldstream/internal/testkit"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -20,38 +20,23 @@ import (
 
 func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
 
+func TestMain(m *testing.M) { os.Exit(testkit.MainNoLeaks(m)) }
+
 // onBrokers runs a test on every broker there is, each with a namespace of its own.
 func onBrokers(t *testing.T, test func(t *testing.T, adm *kadm.Client, l topics.Layout)) {
 	t.Helper()
-	for name, seeds := range brokers(t) {
-		t.Run(name, func(t *testing.T) {
-			client, err := kgo.NewClient(kgo.SeedBrokers(seeds...))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(client.Close)
+	brokers := testkit.Kafkas(t)
+	three := testkit.WrapKfake(testkit.StartKfake(t, kfake.NumBrokers(3)))
+	three.Name = "kfake of three"
+	for _, k := range append(brokers, three) {
+		t.Run(k.Name, func(t *testing.T) {
 			l := layout()
-			l.Namespace = fmt.Sprintf("t%x", rand.Uint32())
+			l.Namespace = testkit.Namespace(t)
 			l.DefaultPartitions = 2
 			l.Categories[1].Partitions = 3
-			test(t, kadm.NewClient(client), l)
+			test(t, kadm.NewClient(k.Client(t)), l)
 		})
 	}
-}
-
-func brokers(t *testing.T) map[string][]string {
-	t.Helper()
-	one, err := kfake.NewCluster(kfake.NumBrokers(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(one.Close)
-	three, err := kfake.NewCluster(kfake.NumBrokers(3))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(three.Close)
-	return map[string][]string{"kfake": one.ListenAddrs(), "kfake of three": three.ListenAddrs()}
 }
 
 func mustPlan(t *testing.T, adm *kadm.Client, specs []topics.Spec) topics.Plan {
