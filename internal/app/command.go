@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/foldstream/foldstream/internal/service"
 	"github.com/spf13/cobra"
@@ -185,7 +186,7 @@ func ExecuteContext(ctx context.Context, hurry <-chan struct{}, root *cobra.Comm
 		// Whatever fails before a command starts is how it was called.
 		err = service.Exitf(service.ExitUsage, "%w (see %s --help)", err, root.Name())
 	}
-	return service.Report(stderr, root.Name(), err)
+	return service.Report(stderr, root.Name(), classify(err))
 }
 
 // execution is what one call of a root command carries along.
@@ -208,6 +209,18 @@ func Hurry(ctx context.Context) <-chan struct{} {
 		return run.hurry
 	}
 	return nil
+}
+
+// toolTimeout bounds a command that asks a broker or a registry something and ends.
+const toolTimeout = time.Minute
+
+// tool makes a command's Run bounded.
+func tool(run func(ctx context.Context, cmd *cobra.Command) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), toolTimeout)
+		defer cancel()
+		return run(ctx, cmd)
+	}
 }
 
 // group returns a command that only holds others.

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -73,39 +74,36 @@ func schemaRegisterCommand(g *Globals) *cobra.Command {
 	return &cobra.Command{
 		Use: "register", Short: "Register the project's schemas", Args: cobra.NoArgs,
 		Long: "Register every schema that is not there yet: all, or, when one does not fit, none.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: tool(func(ctx context.Context, cmd *cobra.Command) error {
 			env, in, err := g.registry(cmd)
 			if err != nil {
 				return err
 			}
 			defer in.Close()
-			registered, err := env.RegisterSchemas(cmd.Context(), in)
-			if errors.Is(err, codec.ErrIncompatible) {
-				return service.Exitf(service.ExitConflict, "%w", err)
-			}
+			registered, err := env.RegisterSchemas(ctx, in)
 			if err != nil {
 				return err
 			}
 			return printSchemas(cmd, g.Format, listed(registered))
-		},
+		}),
 	}
 }
 
 func schemaListCommand(g *Globals) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List what is registered", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: tool(func(ctx context.Context, cmd *cobra.Command) error {
 			_, in, err := g.registry(cmd)
 			if err != nil {
 				return err
 			}
 			defer in.Close()
-			registered, err := in.List(cmd.Context())
+			registered, err := in.List(ctx)
 			if err != nil {
 				return err
 			}
 			return printSchemas(cmd, g.Format, listed(registered))
-		},
+		}),
 	}
 }
 

@@ -60,17 +60,17 @@ func topicsPlanCommand(g *Globals) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use: "plan", Short: "Show what differs on the broker", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: tool(func(ctx context.Context, cmd *cobra.Command) error {
 			env, err := g.Environment(cmd)
 			if err != nil {
 				return err
 			}
-			plan, err := env.PlanTopics(cmd.Context())
+			plan, err := env.PlanTopics(ctx)
 			if err != nil {
 				return err
 			}
 			return printPlan(cmd, g.Format, plan, all)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "also the topics that are as they should be")
 	return cmd
@@ -82,21 +82,21 @@ func topicsApplyCommand(g *Globals) *cobra.Command {
 		Use: "apply", Short: "Create and correct topics on the broker", Args: cobra.NoArgs,
 		Long: "Create missing topics and correct settings. A partition count is never changed.\n" +
 			"A change that lets the broker delete records which it keeps now is only shown,\nunless --execute is given.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: tool(func(ctx context.Context, cmd *cobra.Command) error {
 			env, err := g.Environment(cmd)
 			if err != nil {
 				return err
 			}
-			return applyTopics(cmd, g.Format, env, g.confirmation(cmd, execute, yes))
-		},
+			return applyTopics(ctx, cmd, g.Format, env, g.confirmation(cmd, execute, yes))
+		}),
 	}
 	cmd.Flags().BoolVar(&execute, "execute", false, "also make changes that delete records")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
 }
 
-func applyTopics(cmd *cobra.Command, format Format, env *Environment, confirm confirmation) error {
-	plan, err := env.PlanTopics(cmd.Context())
+func applyTopics(ctx context.Context, cmd *cobra.Command, format Format, env *Environment, confirm confirmation) error {
+	plan, err := env.PlanTopics(ctx)
 	if err != nil {
 		return err
 	}
@@ -112,18 +112,23 @@ func applyTopics(cmd *cobra.Command, format Format, env *Environment, confirm co
 			return service.Exitf(service.ExitConflict, "nothing was changed: these changes let the broker delete records that it keeps now; repeat with --execute")
 		}
 	}
-	applied, err := env.ApplyTopics(cmd.Context(), plan)
-	var refused *topics.PartitionsError
-	if errors.As(err, &refused) {
-		return service.Exitf(service.ExitConflict, "%w", err)
-	}
+	applied, err := env.ApplyTopics(ctx, plan)
 	if err != nil {
 		return err
 	}
 	if len(applied.Created)+len(applied.Configured) == 0 {
 		fmt.Fprintln(cmd.ErrOrStderr(), "all topics are as they should be")
 	}
+	applied.Created, applied.Configured = notNil(applied.Created), notNil(applied.Configured)
 	return Print(cmd.OutOrStdout(), format, applied, appliedTable(applied))
+}
+
+// notNil makes an empty list print as one, and not as null.
+func notNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 func appliedTable(applied topics.Applied) Table {

@@ -141,7 +141,7 @@ func (t *tier) finished(ctx context.Context, name string, err error) {
 	delete(t.running, name)
 	asked := ctx.Err() != nil
 	switch {
-	case err == nil && asked, asked && errors.Is(err, context.Canceled):
+	case asked && (err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))):
 	case err == nil:
 		t.faults = append(t.faults, fmt.Errorf("%s ended, though nothing asked it to", name))
 	default:
