@@ -200,6 +200,41 @@ func TestAFencedRegistrarStartsAgainAndFindsWhatTheOtherDid(t *testing.T) {
 	})
 }
 
+// deaf lets another registrar be faster while this one's reader hears nothing until its claim is
+// acknowledged: only reading up to the claim shows what the other did.
+type deaf struct {
+	appender.API
+	tail      *tail
+	meanwhile func()
+}
+
+func (d deaf) Claim(ctx context.Context, p appender.Partition, info appender.ClaimInfo, last appender.LastClaim, held *event.Claim) (*appender.Writer, error) {
+	partition := map[string][]int32{p.Topic: {0}}
+	d.tail.client.PauseFetchPartitions(partition)
+	d.meanwhile()
+	w, err := d.API.Claim(ctx, p, info, last, held)
+	time.AfterFunc(50*time.Millisecond, func() { d.tail.client.ResumeFetchPartitions(partition) })
+	return w, err
+}
+
+func TestARegistrarReadsUpToItsClaimBeforeItGivesIDs(t *testing.T) {
+	onTopics(t, func(t *testing.T, k *testkit.Kafka, ns string) {
+		slow, fast := openTopic(t, k, ns, nil), openTopic(t, k, ns, nil)
+		var theirs *codec.Registered
+		own := slow.newAppender
+		slow.newAppender = func() (appender.API, error) {
+			api, err := own()
+			return deaf{API: api, tail: slow.tail, meanwhile: func() {
+				theirs = mustRegister(t, fast, submission("order", "Placed", 1, fieldID))[0]
+			}}, err
+		}
+		got := mustRegister(t, slow, submission("order", "Paid", 1, fieldID))[0]
+		if got.ID != theirs.ID+1 {
+			t.Errorf("got id %d after the other's %d, want the next", got.ID, theirs.ID)
+		}
+	})
+}
+
 // What the other registered may be what ours cannot follow: nothing of ours may then be stored.
 func TestAFencedRegistrarChecksAgainstWhatTheOtherDid(t *testing.T) {
 	onTopics(t, func(t *testing.T, k *testkit.Kafka, ns string) {
