@@ -52,6 +52,11 @@ func (a *Appender) takeOver(ctx context.Context, p Partition, info ClaimInfo, la
 		return nil, err
 	}
 	claim, err := a.initProducer(ctx, p, held)
+	// A coordinator that forgot the transactional id may begin anew with an epoch that the log has
+	// seen (an embedded broker does): from the last claim on, up.
+	for err == nil && last.Known && claim.ProducerID == last.Claim.ProducerID && claim.Epoch <= last.Claim.Epoch {
+		claim, err = a.initProducer(ctx, p, nil)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -123,8 +128,12 @@ func (a *Appender) foreignProducers(ctx context.Context, p Partition, claim even
 		return nil, err
 	}
 	for _, producer := range active {
-		if producer.ProducerEpoch != fenceEpoch {
+		switch {
+		case producer.ProducerEpoch != fenceEpoch:
 			add(producer.ProducerID)
+		case producer.ProducerID == claim.ProducerID:
+			return nil, fmt.Errorf("%w: producer id %d of transactional id %q was fenced for good by the owner of another transactional id: let one program own the partition, and wait for producer.id.expiration.ms",
+				ErrFenced, claim.ProducerID, p.TransactionalID)
 		}
 	}
 	if len(foreign) > 0 {

@@ -146,9 +146,9 @@ func (r *router) pass(writers []*Writer) (held []*Writer, topics map[string]stru
 // route returns the sender of the writer's partition, or nil while it is not known.
 func (r *router) route(w *Writer) *sender {
 	node, err := r.leaders.of(w.p, w.failedAt)
-	if errors.Is(err, errTopicRecreated) && time.Now().After(w.graceUntil) {
-		// Brokers that are told the topic's name would store the batch in the new topic.
-		w.die(fmt.Errorf("%w: %w; the topic was recreated", ErrLost, err))
+	if isTopicGone(err) && time.Now().After(latest(w.graceUntil, w.failedAt.Add(r.a.cfg.TopicGrace))) {
+		// A broker that is told the topic's name, not its id, would store the batch in the new topic.
+		w.die(fmt.Errorf("%w: %w; the topic was deleted or recreated", ErrLost, err))
 	}
 	if err != nil {
 		return nil
@@ -288,6 +288,13 @@ func (l *leaders) wait(ctx context.Context, p Partition, after time.Time, grace 
 
 func isTopicGone(err error) bool {
 	return errors.Is(err, errTopicRecreated) || errors.Is(err, kerr.UnknownTopicOrPartition)
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // sleep waits, and returns the context's cause when that ends first.

@@ -2,12 +2,11 @@ package appender
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,7 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(testkit.MainNoLeaks(m)) }
 
 // deadline bounds every wait of a test; a test that meets it fails.
 const deadline = 30 * time.Second
@@ -130,7 +129,7 @@ func (f *fates) next() Result {
 	}
 }
 
-// event is an entry of one record.
+// eventOf is an entry of one record.
 func eventOf(value string) []Record {
 	return []Record{{Key: []byte("k"), Value: []byte(value), Headers: []event.Header{{Key: "ce_id", Value: []byte("id-" + value)}}}}
 }
@@ -157,11 +156,31 @@ type stored struct {
 	Base    int64
 	Claim   event.Claim
 	Seq     int32
-	Records []*kgo.Record
+	Control bool // a transaction marker
+	Records []kmsg.Record
 }
 
 // log reads the whole partition, batch by batch.
 func (w *world) log() []stored {
+	w.t.Helper()
+	end := w.end()
+	var batches []stored
+	for next := int64(0); next < end; {
+		read := w.fetch(next)
+		if len(read) == 0 {
+			w.t.Fatalf("read the log: nothing at offset %d, it ends at %d", next, end)
+		}
+		for _, b := range read {
+			if b.Base >= next {
+				batches = append(batches, b)
+				next = b.Base + int64(len(b.Records))
+			}
+		}
+	}
+	return batches
+}
+
+func (w *world) end() int64 {
 	w.t.Helper()
 	ends, err := kadm.NewClient(w.client).ListEndOffsets(w.ctx, w.part.Topic)
 	if err != nil {
@@ -171,34 +190,164 @@ func (w *world) log() []stored {
 	if end.Err != nil {
 		w.t.Fatalf("end offset: %v", end.Err)
 	}
-	reader := w.k.Client(w.t, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
-		w.part.Topic: {w.part.Partition: kgo.NewOffset().AtStart()},
-	}), kgo.KeepControlRecords())
-	defer reader.Close()
+	return end.Offset
+}
+
+func (w *world) fetch(offset int64) []stored {
+	w.t.Helper()
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 100, 1, 16<<20
+	rt := kmsg.NewFetchRequestTopic()
+	rt.Topic, rt.TopicID = w.part.Topic, w.part.TopicID
+	rp := kmsg.NewFetchRequestTopicPartition()
+	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = w.part.Partition, offset, 16<<20
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	raw, err := w.leader().Request(w.ctx, req)
+	if err != nil {
+		w.t.Fatalf("fetch: %v", err)
+	}
+	resp := raw.(*kmsg.FetchResponse)
+	if len(resp.Topics) == 0 || len(resp.Topics[0].Partitions) == 0 {
+		w.t.Fatalf("fetch: empty answer, code %d", resp.ErrorCode)
+	}
+	p := resp.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+		w.t.Fatalf("fetch: %v", err)
+	}
+	return parseBatches(w.t, p.RecordBatches)
+}
+
+func parseBatches(t testing.TB, raw []byte) []stored {
+	t.Helper()
 	var batches []stored
-	for next := int64(0); next < end.Offset; {
-		fetches := reader.PollFetches(w.ctx)
-		if err := fetches.Err(); err != nil {
-			w.t.Fatalf("read the log: %v", err)
+	for len(raw) > headerBytes {
+		length := int(binary.BigEndian.Uint32(raw[atLength:])) + atLeaderEpoch
+		if length > len(raw) {
+			break
 		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			next = r.Offset + 1
-			claim := event.Claim{ProducerID: r.ProducerID, Epoch: r.ProducerEpoch}
-			batches = append(batches, stored{Base: r.Offset, Claim: claim, Records: []*kgo.Record{r}})
+		var b kmsg.RecordBatch
+		if err := b.ReadFrom(raw[:length]); err != nil {
+			t.Fatalf("parse a batch: %v", err)
+		}
+		batches = append(batches, stored{
+			Base: b.FirstOffset, Claim: event.Claim{ProducerID: b.ProducerID, Epoch: b.ProducerEpoch}, Seq: b.FirstSequence,
+			Control: b.Attributes&0x20 != 0, Records: parseRecords(t, b.Records, int(b.NumRecords)),
 		})
+		raw = raw[length:]
 	}
 	return batches
+}
+
+func parseRecords(t testing.TB, raw []byte, n int) []kmsg.Record {
+	t.Helper()
+	records := make([]kmsg.Record, n)
+	for i := range records {
+		length, width := binary.Varint(raw)
+		if width <= 0 || int(length)+width > len(raw) {
+			t.Fatalf("record %d has length %d in %d bytes", i, length, len(raw))
+		}
+		if err := records[i].ReadFrom(raw[:int(length)+width]); err != nil {
+			t.Fatalf("parse record %d: %v", i, err)
+		}
+		raw = raw[int(length)+width:]
+	}
+	if len(raw) != 0 {
+		t.Fatalf("%d bytes behind the last record", len(raw))
+	}
+	return records
+}
+
+// leader is the broker to send raw requests to.
+func (w *world) leader() *kgo.Broker {
+	w.t.Helper()
+	topics, err := kadm.NewClient(w.client).ListTopics(w.ctx, w.part.Topic)
+	if err != nil {
+		w.t.Fatalf("list topic: %v", err)
+	}
+	return w.client.Broker(int(topics[w.part.Topic].Partitions[w.part.Partition].Leader))
+}
+
+// put sends one batch by hand, as any producer could, and returns the broker's answer.
+func (w *world) put(claim event.Claim, seq int32, records ...Record) (offset int64, err error) {
+	w.t.Helper()
+	b := new(batchPool).get()
+	b.add(records, time.Now().UnixMilli(), 16<<20)
+	b.seal(claim, seq, -1)
+	return w.putRaw(b.buf)
+}
+
+func (w *world) putRaw(batch []byte) (offset int64, err error) {
+	w.t.Helper()
+	req := kmsg.NewPtrProduceRequest()
+	req.Acks, req.TimeoutMillis = -1, 5000
+	rt := kmsg.NewProduceRequestTopic()
+	rt.Topic, rt.TopicID = w.part.Topic, w.part.TopicID
+	rp := kmsg.NewProduceRequestTopicPartition()
+	rp.Partition, rp.Records = w.part.Partition, batch
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	raw, err := w.leader().Request(w.ctx, req)
+	if err != nil {
+		w.t.Fatalf("produce: %v", err)
+	}
+	p := raw.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
+	return p.BaseOffset, kerr.ErrorForCode(p.ErrorCode)
+}
+
+// initID asks for a producer id by hand.
+func (w *world) initID(transactionalID string, held *event.Claim) (event.Claim, error) {
+	w.t.Helper()
+	req := kmsg.NewPtrInitProducerIDRequest()
+	req.TransactionalID = &transactionalID
+	req.TransactionTimeoutMillis = 10000
+	req.ProducerID, req.ProducerEpoch = -1, -1
+	if held != nil {
+		req.ProducerID, req.ProducerEpoch = held.ProducerID, held.Epoch
+	}
+	resp, err := req.RequestWith(w.ctx, w.client)
+	if err != nil {
+		w.t.Fatalf("InitProducerID: %v", err)
+	}
+	return event.Claim{ProducerID: resp.ProducerID, Epoch: resp.ProducerEpoch}, kerr.ErrorForCode(resp.ErrorCode)
+}
+
+func (w *world) mustInitID(transactionalID string) event.Claim {
+	w.t.Helper()
+	for {
+		claim, err := w.initID(transactionalID, nil)
+		if errors.Is(err, kerr.ConcurrentTransactions) {
+			time.Sleep(concurrentWaitMin)
+			continue
+		}
+		if err != nil {
+			w.t.Fatalf("InitProducerID for %s: %v", transactionalID, err)
+		}
+		return claim
+	}
+}
+
+func control(headers []kmsg.Header) string {
+	for _, h := range headers {
+		if h.Key == event.HeaderControl {
+			return string(h.Value)
+		}
+	}
+	return ""
 }
 
 func (w *world) values() []string {
 	var values []string
 	for _, b := range w.log() {
 		for _, r := range b.Records {
-			if c := event.Control(r.Headers); c != "" {
+			switch c := control(r.Headers); {
+			case b.Control:
+				values = append(values, "<marker>")
+			case c != "":
 				values = append(values, "<"+c+">")
-				continue
+			default:
+				values = append(values, string(r.Value))
 			}
-			values = append(values, string(r.Value))
 		}
 	}
 	return values
@@ -211,8 +360,8 @@ func wantLog(t *testing.T, w *world, want ...string) {
 	}
 }
 
-var _ = errors.Is
-var _ = fmt.Sprint
-var _ sync.Mutex
-var _ = kerr.ErrorForCode
-var _ kmsg.Key
+// tryCreate creates a topic that may just be under deletion.
+func tryCreate(w *world, topic string) error {
+	_, err := kadm.NewClient(w.client).CreateTopic(w.ctx, 1, 1, nil, topic)
+	return err
+}
