@@ -52,6 +52,8 @@ type goPackage struct {
 	ImportPath string
 	Imports    []string
 	Deps       []string
+
+	TestImports, XTestImports []string
 }
 
 func TestEachPackageImportsOnlyRoomsAboveIt(t *testing.T) {
@@ -107,6 +109,17 @@ func TestServicesLinkNeitherTheLocalStackNorTestHelpers(t *testing.T) {
 	}
 	if commands < 2 {
 		t.Errorf("looked at %d programs, want the commands and pkg/app", commands)
+	}
+}
+
+func TestTheModuleOutsideImportsOnlyPkg(t *testing.T) {
+	t.Parallel()
+	for _, p := range list(t, 1, "example.com/shop/...") {
+		for _, imported := range ours(append(append(p.Imports, p.TestImports...), p.XTestImports...)) {
+			if !strings.HasPrefix(short(imported), "pkg/") {
+				t.Errorf("%s imports %s: a module outside has pkg/ only", p.ImportPath, imported)
+			}
+		}
 	}
 }
 
@@ -167,7 +180,13 @@ func ours(imports []string) []string {
 
 func listPackages(t *testing.T) []goPackage {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-e", "-json=ImportPath,Imports,Deps", module+"/...")
+	const packagesMin = 10
+	return list(t, packagesMin, module+"/...")
+}
+
+func list(t *testing.T, packagesMin int, pattern string) []goPackage {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-e", "-json=ImportPath,Imports,Deps,TestImports,XTestImports", pattern)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -186,8 +205,8 @@ func listPackages(t *testing.T) []goPackage {
 		}
 		packages = append(packages, p)
 	}
-	if len(packages) < 10 {
-		t.Fatalf("go list named %d packages, want the whole module", len(packages))
+	if len(packages) < packagesMin {
+		t.Fatalf("go list %s named %d packages, want at least %d", pattern, len(packages), packagesMin)
 	}
 	return packages
 }
