@@ -1,7 +1,6 @@
 package devstack
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,7 +27,7 @@ type jvmPorts struct {
 
 func (j *JVM) portsFile() string { return filepath.Join(j.cfg.DataDir, "ports.json") }
 
-func (j *JVM) recordPorts(p jvmPorts) error { return writeJSON(j.portsFile(), p) }
+func (j *JVM) recordPorts(p jvmPorts) error { return writeJSON(j.portsFile(), p, 0o644) }
 
 func (j *JVM) recordedPorts() (jvmPorts, error) {
 	var p jvmPorts
@@ -112,42 +111,4 @@ func readProperties(path string) (map[string]string, error) {
 		}
 	}
 	return props, nil
-}
-
-func writeJSON(path string, v any) error {
-	text, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", path, err)
-	}
-	return writeFileAtomically(path, append(text, '\n'))
-}
-
-func readJSON(path string, v any) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(text, v); err != nil {
-		return fmt.Errorf("decode %s: %w", path, err)
-	}
-	return nil
-}
-
-// writeFileAtomically leaves the old content or the new one, never a part.
-func writeFileAtomically(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

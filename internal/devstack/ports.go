@@ -34,3 +34,10 @@ func portIsFree(port int) bool {
 }
 
 func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }
+
+// portOf reads the port of an address that we made ourselves.
+func portOf(hostport string) int {
+	_, port, _ := net.SplitHostPort(hostport)
+	n, _ := strconv.Atoi(port)
+	return n
+}

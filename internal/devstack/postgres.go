@@ -276,9 +276,9 @@ func (p *Postgres) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = p.startOn(ctx, port)
+		err = p.startAfterOrphans(ctx, port)
 		if err == nil {
-			return writeJSON(p.portFile(), recordedPort{Port: port})
+			return writeJSON(p.portFile(), recordedPort{Port: port}, 0o644)
 		}
 		faults = append(faults, err)
 		if ctx.Err() != nil || portIsFree(port) {
@@ -286,6 +286,23 @@ func (p *Postgres) start(ctx context.Context) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// startAfterOrphans gives the workers of a killed server the moment that they
+// need to see that it is gone. Until then Postgres refuses to start.
+func (p *Postgres) startAfterOrphans(ctx context.Context, port int) error {
+	deadline := time.Now().Add(strayWait)
+	for {
+		err := p.startOn(ctx, port)
+		if err == nil || !strings.Contains(err.Error(), "pre-existing shared memory block") || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(lockPoll):
+		}
+	}
 }
 
 type recordedPort struct {
