@@ -177,6 +177,7 @@ type Engine struct {
 	reader   *logReader
 	appender *appender.Appender
 	outbox   *outbox
+	pacer    *pacer
 	slots    chan struct{}
 
 	mu       sync.Mutex
@@ -231,14 +232,16 @@ func (e *Engine) build(ctx context.Context) error {
 	if e.reader, err = newLogReader(e.cfg.Kafka); err != nil {
 		return err
 	}
-	e.appender, err = appender.New(appender.Config{
-		Opts: e.cfg.Kafka, BatchBytesMax: e.cfg.BatchBytesMax, ProveByListOffsets: factor == 1,
-		RetryAgeMax: min(time.Hour, e.limits.keepaliveAfter*2), Logger: e.log, Observe: e.metrics, Clock: e.cfg.Clock,
-	})
+	e.outbox, err = newOutbox(e.ctx, e.cfg.Kafka, e.replyTo, topics.DeadLetters(e.cfg.Namespace, e.cfg.Consumer), e.cfg.Consumer, e.cfg.Namespace, e.cfg.Clock, e.log)
 	if err != nil {
 		return err
 	}
-	e.outbox, err = newOutbox(e.ctx, e.cfg.Kafka, e.replyTo, topics.DeadLetters(e.cfg.Namespace, e.cfg.Consumer), e.cfg.Consumer, e.cfg.Namespace, e.cfg.Clock, e.log)
+	e.pacer = e.outbox.pacer
+	e.appender, err = appender.New(appender.Config{
+		Opts: e.cfg.Kafka, BatchBytesMax: e.cfg.BatchBytesMax, ProveByListOffsets: factor == 1,
+		RetryAgeMax: min(time.Hour, e.limits.keepaliveAfter*2), Logger: e.log, Observe: e.metrics, Clock: e.cfg.Clock,
+		AnswerBegins: e.pacer.begin, AnswerEnds: e.pacer.end,
+	})
 	return err
 }
 
@@ -397,7 +400,7 @@ func (e *Engine) newOwner(topic string, partition int32) *owner {
 		leaving: make(chan struct{}), stopped: make(chan struct{}),
 		appendBinding: e.appendEnv, batchBytesMax: e.cfg.BatchBytesMax - 1024,
 	}
-	o.mailbox.wake = make(chan struct{}, 1)
+	o.mailbox.wake, o.mailbox.pacer = make(chan struct{}, 1), e.pacer
 	o.committable.Store(-1)
 	o.ctx, o.cancel = context.WithCancel(e.ctx)
 	o.setState("taking over", nil)
@@ -475,11 +478,13 @@ func (e *Engine) pollLoop(ctx context.Context) {
 			return
 		}
 		fetches.EachError(e.onFetchError)
+		e.pacer.begin()
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			if len(p.Records) > 0 {
 				e.hand(topicPartition{p.Topic, p.Partition}, p.Records)
 			}
 		})
+		e.pacer.end()
 		e.group.AllowRebalance()
 	}
 }

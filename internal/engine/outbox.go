@@ -21,7 +21,9 @@ import (
 // order per partition, and no record is given up while the broker may still take it, so a
 // re-routed command never overtakes an earlier one (PROTOCOL W14). Safe for concurrent use.
 type outbox struct {
-	client   *kgo.Client
+	client   *kgo.Client // replies and re-routes
+	large    *kgo.Client // letters: they are larger than the records that they hold
+	pacer    *pacer
 	reply    *codec.Binding
 	letters  string // topic
 	consumer string
@@ -35,6 +37,7 @@ type outbox struct {
 const (
 	outboxRecordsMax    = 50_000 // a slow reply broker then slows the owners down
 	outboxBytesMax      = 64 << 20
+	letterBatchBytesMax = 2<<20 - 4096
 	outboxUnknownTopics = 4 // retries before a reply topic that is not there is given up
 )
 
@@ -49,10 +52,17 @@ func newOutbox(ctx context.Context, opts []kgo.Opt, reply *codec.Binding, letter
 	if err != nil {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
-	return &outbox{
-		client: client, reply: reply, letters: letters, consumer: consumer, source: []byte("/" + namespace + "/" + consumer),
+	large, err := kgo.NewClient(append(opts, kgo.ProducerBatchMaxBytes(letterBatchBytesMax))...)
+	if err != nil {
+		client.Close()
+		return nil, fmt.Errorf("outbox: %w", err)
+	}
+	b := &outbox{
+		client: client, large: large, reply: reply, letters: letters, consumer: consumer, source: []byte("/" + namespace + "/" + consumer),
 		clock: clock, log: log, ctx: ctx,
-	}, nil
+	}
+	b.pacer = newPacer(func(r *kgo.Record, done func(*kgo.Record, error)) { client.Produce(ctx, r, done) })
+	return b, nil
 }
 
 // outgoingPartition is the record's own, when it names one, else that of its key. One out of range
@@ -82,7 +92,7 @@ func (b *outbox) answer(o *owner, c *command) bool {
 }
 
 func (b *outbox) sendLetter(o *owner, c *command, rec *kgo.Record, wantsReply bool) {
-	b.client.Produce(b.ctx, rec, func(sent *kgo.Record, err error) {
+	b.large.Produce(b.ctx, rec, func(_ *kgo.Record, err error) {
 		switch {
 		case errors.Is(err, kerr.MessageTooLarge) && rec.Value != nil:
 			rec.Headers = append(rec.Headers, event.Header{Key: deadletter.HeaderTruncated, Value: []byte("true")})
@@ -122,7 +132,7 @@ func (b *outbox) sendReply(o *owner, c *command) {
 	if rec.Key == nil {
 		rec.Key = []byte(c.request.ID)
 	}
-	b.client.Produce(b.ctx, rec, func(_ *kgo.Record, err error) {
+	b.pacer.add(rec, func(_ *kgo.Record, err error) {
 		if err != nil && replyGivenUp(err) {
 			o.metrics.replyGivenUp()
 			b.log.Warn("reply given up: its topic does not take it", "topic", c.request.ReplyTo.String(), "cause", err)
@@ -191,8 +201,11 @@ func (b *outbox) reroute(o *owner, c *command, target int32) {
 
 // close waits for what is under way until ctx ends.
 func (b *outbox) close(ctx context.Context) {
-	if err := b.client.Flush(ctx); err != nil {
+	b.pacer.send()
+	if err := errors.Join(b.client.Flush(ctx), b.large.Flush(ctx)); err != nil {
 		b.log.Warn("outbox closed before all was sent; it is sent again by the next owner", "cause", err)
 	}
 	b.client.Close()
+	b.large.Close()
+	b.pacer.stop()
 }

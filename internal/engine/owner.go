@@ -63,6 +63,7 @@ type owner struct {
 	appended   fifo[*command]
 	unproven   []*command // answers gathered since the last proof was asked for
 	proofs     int        // proofs under way
+	gathered   bool       // something was appended or asked to be proven since the last flush
 	refused    bool       // a batch was refused: wait until nothing is under way, then take up again
 	singly     int        // commands to append alone, after a refusal
 	blocked    time.Time  // no deciding before, after an infrastructure error
@@ -99,7 +100,10 @@ type ownerState struct {
 // mailbox takes what other goroutines bring. Bounded by the fetch pause (records) and by
 // InFlightMax (results).
 type mailbox struct {
+	pacer   *pacer
 	mu      sync.Mutex
+	open    bool // a term serves
+	busy    bool // the owner counts as busy with the pacer
 	records []*kgo.Record
 	bytes   int
 	results []result
@@ -127,8 +131,49 @@ const (
 func (m *mailbox) post(r result) {
 	m.mu.Lock()
 	m.results = append(m.results, r)
+	m.work()
 	m.mu.Unlock()
 	m.signal()
+}
+
+// work makes a serving owner busy.
+func (m *mailbox) work() {
+	if m.open && !m.busy {
+		m.busy = true
+		m.pacer.begin()
+	}
+}
+
+// rest ends the owner's turn, unless more has come.
+func (m *mailbox) rest() bool {
+	m.mu.Lock()
+	if len(m.results) > 0 || m.records != nil {
+		m.mu.Unlock()
+		return false
+	}
+	ended := m.busy
+	m.busy = false
+	m.mu.Unlock()
+	if ended {
+		m.pacer.end()
+	}
+	return true
+}
+
+// serve opens or closes the mailbox to the pacer's count. Opened, the owner begins busy.
+func (m *mailbox) serve(open bool) {
+	m.mu.Lock()
+	ended := m.busy && !open
+	m.open = open
+	if open {
+		m.work()
+	} else {
+		m.busy = false
+	}
+	m.mu.Unlock()
+	if ended {
+		m.pacer.end()
+	}
 }
 
 func (m *mailbox) signal() {
@@ -168,6 +213,7 @@ func (o *owner) deliver(records []*kgo.Record) (full bool) {
 	for _, r := range records {
 		m.bytes += len(r.Key) + len(r.Value) + categoryBytesFixed
 	}
+	m.work()
 	full = len(m.records) >= o.engine.cfg.InboxRecordsMax || m.bytes >= o.engine.cfg.InboxBytesMax
 	m.mu.Unlock()
 	m.signal()
@@ -285,6 +331,8 @@ func (o *owner) takeUpAgain(upTo phase) {
 func (o *owner) serve() error {
 	tick := time.NewTicker(ownerTick)
 	defer tick.Stop()
+	o.mailbox.serve(true)
+	defer o.mailbox.serve(false)
 	var results []result
 	leaving := o.leaving
 	for {
@@ -296,6 +344,13 @@ func (o *owner) serve() error {
 		}
 		if leaving == nil && o.drained() {
 			return errStopped
+		}
+		if !o.mailbox.rest() {
+			results = o.mailbox.takeResults(results)
+			if err := o.takeIn(results); err != nil {
+				return err
+			}
+			continue
 		}
 		select {
 		case <-o.ctx.Done():
@@ -359,6 +414,7 @@ func (o *owner) decideWaiting() error {
 	for sinceFlush := 0; ; sinceFlush++ {
 		if sinceFlush == decideChunk {
 			o.flush()
+			o.writer.Flush()
 			sinceFlush = 0
 			if o.writer.Err() != nil {
 				return nil // the loop sees Dead
@@ -378,7 +434,9 @@ func (o *owner) decideWaiting() error {
 			break
 		}
 	}
-	o.flush()
+	if o.gathered {
+		o.flush()
+	}
 	return nil
 }
 
@@ -469,6 +527,7 @@ func (o *owner) handle(c *command) error {
 		c.outcome = v.outcome
 		c.letter = v.letter
 		o.unproven = append(o.unproven, c)
+		o.gathered = true
 	}
 	return nil
 }
@@ -535,6 +594,7 @@ func (o *owner) append(c *command, v verdict) error {
 	c.phase = phaseDecided
 	c.outcome = Outcome{Kind: OutcomeAccepted, First: first, Last: s.version, Partition: o.partition}
 	o.appended.push(c)
+	o.gathered = true
 	return nil
 }
 
@@ -612,6 +672,7 @@ var (
 // serves all answers of a chunk; it also waits for every batch that they were decided on, since a
 // partition has one batch in flight.
 func (o *owner) flush() {
+	o.gathered = false
 	if len(o.unproven) > 0 {
 		group := o.unproven
 		o.unproven = nil
@@ -621,7 +682,7 @@ func (o *owner) flush() {
 			o.mailbox.post(result{kind: resultProof, proof: group, err: err, term: term})
 		})
 	}
-	o.writer.Flush()
+	o.engine.pacer.flush(o.writer)
 }
 
 // takeIn handles results in the order in which they came.

@@ -41,6 +41,9 @@ type Config struct {
 	Clock              func() time.Time // default time.Now; stamps records and measures ages
 	Logger             *slog.Logger     // default slog.Default()
 	Observe            Observer         // default: nothing
+	// AnswerBegins and AnswerEnds are called, by a sender, around telling the results of one answer
+	// of a broker, which may concern many writers. Default: nothing.
+	AnswerBegins, AnswerEnds func()
 }
 
 const (
@@ -76,6 +79,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Observe == nil {
 		c.Observe = noObserver{}
+	}
+	if c.AnswerBegins == nil || c.AnswerEnds == nil {
+		c.AnswerBegins, c.AnswerEnds = func() {}, func() {}
 	}
 	return c
 }

@@ -256,6 +256,8 @@ func (s *sender) produce(r *request) {
 		s.unanswered(r.jobs, err.Error())
 		return
 	}
+	s.a.cfg.AnswerBegins()
+	defer s.a.cfg.AnswerEnds()
 	answer := resp.(*kmsg.ProduceResponse)
 	for ti := range answer.Topics {
 		t := &answer.Topics[ti]
@@ -350,6 +352,8 @@ func (s *sender) list(jobs []job) {
 		s.unanswered(jobs, err.Error())
 		return
 	}
+	s.a.cfg.AnswerBegins()
+	defer s.a.cfg.AnswerEnds()
 	answer := resp.(*kmsg.ListOffsetsResponse)
 	for ti := range answer.Topics {
 		t := &answer.Topics[ti]
