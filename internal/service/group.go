@@ -123,9 +123,11 @@ type tier struct {
 
 func startTier(ctx context.Context, components []Component, onEnd func()) *tier {
 	t := &tier{ended: make(chan struct{}), running: map[string]struct{}{}}
-	var wg sync.WaitGroup
 	for _, c := range components {
 		t.running[c.Name] = struct{}{}
+	}
+	var wg sync.WaitGroup
+	for _, c := range components {
 		wg.Go(func() {
 			t.finished(ctx, c.Name, c.Run(ctx))
 			onEnd()
