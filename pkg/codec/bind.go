@@ -96,8 +96,8 @@ func (b *Binding) Decode(p Payload) (any, error) {
 }
 
 // Append appends v, a value of GoType (or a map where GoType is nil), in Confluent framing under
-// the binding's own schema id. What it writes has passed the guard, so that no reader of ours
-// refuses it later. On an error dst is returned as it was; the error wraps ErrBadData.
+// the binding's own schema id. Equal values have equal bytes: the entries of maps are in the order
+// of their keys. What it writes has passed the guard, so that no reader of ours refuses it later. On an error dst is returned as it was; the error wraps ErrBadData.
 func (b *Binding) Append(dst []byte, v any) ([]byte, error) {
 	fail := func(err error) ([]byte, error) {
 		return dst, &Error{Op: OpEncode, Type: b.reg.Type, SchemaID: b.reg.ID, Err: err}
@@ -111,6 +111,9 @@ func (b *Binding) Append(dst []byte, v any) ([]byte, error) {
 	}
 	if err := b.reg.Schema.check(out[len(dst)+ConfluentHeaderBytes:], b.limits); err != nil {
 		return fail(err)
+	}
+	if start := len(dst) + ConfluentHeaderBytes; b.reg.Schema.root.holdsMap {
+		out = append(out[:start], b.reg.Schema.orderMaps(out[start:])...)
 	}
 	return out, nil
 }

@@ -55,6 +55,7 @@ func Parse(text string) (*Schema, error) {
 		fingerprint: Fingerprint(binary.BigEndian.Uint64(compiled.Fingerprint(avro.NewRabin()))),
 	}
 	measure(s.nodes)
+	markMaps(s.nodes)
 	return s, nil
 }
 
@@ -141,8 +142,9 @@ type node struct {
 	symbols   []string
 	enumElse  bool // the enum has a default
 
-	minBytes  int // of the shortest datum; boundless when there is none
-	minValues int // in that datum
+	minBytes  int  // of the shortest datum; boundless when there is none
+	minValues int  // in that datum
+	holdsMap  bool // it is a map, or has one below it
 }
 
 type field struct {
