@@ -97,7 +97,7 @@ type JVM struct {
 
 	mu      sync.Mutex // guards what follows; held during a start or a stop
 	port    int
-	proc    *process
+	proc    *Process
 	archive *archiveRun // nil unless this run writes the class archive
 	stopped bool
 }
@@ -153,7 +153,7 @@ func (j *JVM) ClusterID() string { return j.clusterID }
 func (j *JVM) PID() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.proc.pid()
+	return j.proc.PID()
 }
 
 // Done is closed when the current run ends, for whatever reason.
@@ -187,14 +187,14 @@ func (j *JVM) Kill() error {
 func (j *JVM) Pause() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.proc.signal(sigPause)
+	return j.proc.Signal(sigPause)
 }
 
 // Resume lets a paused node run on.
 func (j *JVM) Resume() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.proc.signal(sigCont)
+	return j.proc.Signal(sigCont)
 }
 
 // Restart starts the node again after Kill, or stops it cleanly first. The
@@ -219,20 +219,20 @@ func (j *JVM) Restart(ctx context.Context) error {
 }
 
 func (j *JVM) stopProcess() error {
-	if j.proc.ended() {
+	if j.proc.Ended() {
 		return nil
 	}
 	// A paused process would sleep through the request to stop.
-	if err := j.proc.signal(sigCont); err != nil {
+	if err := j.proc.Signal(sigCont); err != nil {
 		return err
 	}
-	err := j.proc.stop(sigTerm, jvmStopGrace)
+	err := j.proc.Stop(sigTerm, jvmStopGrace)
 	j.finishArchive(err == nil)
 	return err
 }
 
 func (j *JVM) killProcess() error {
-	err := j.proc.kill()
+	err := j.proc.Kill()
 	j.finishArchive(false)
 	return err
 }
@@ -279,7 +279,7 @@ func (j *JVM) startOn(ctx context.Context, ports jvmPorts) error {
 	if err := j.awaitReady(ctx); err != nil {
 		return errors.Join(err, j.killProcess())
 	}
-	j.cfg.Logger.Info("Apache Kafka is up", "broker", address(j.port), "pid", j.proc.pid(),
+	j.cfg.Logger.Info("Apache Kafka is up", "broker", address(j.port), "pid", j.proc.PID(),
 		"took", time.Since(began).Round(time.Millisecond))
 	return nil
 }
@@ -299,7 +299,7 @@ func (j *JVM) launch(settings string) error {
 
 	cmd := exec.Command(j.cfg.Java, flags...)
 	cmd.Dir = j.cfg.DataDir
-	proc, err := startProcess(cmd, filepath.Join(j.cfg.DataDir, "broker.log"), os.Kill)
+	proc, err := StartProcess(cmd, filepath.Join(j.cfg.DataDir, "broker.log"), os.Kill)
 	if err != nil {
 		if archive != nil {
 			archive.finish(false)

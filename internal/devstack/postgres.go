@@ -81,7 +81,7 @@ type Postgres struct {
 
 	mu      sync.Mutex // guards what follows; held during a start or a stop
 	port    int
-	proc    *process
+	proc    *Process
 	stopped bool
 }
 
@@ -147,7 +147,7 @@ func (p *Postgres) Major() int { return p.binaries.major }
 func (p *Postgres) PID() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.proc.pid()
+	return p.proc.PID()
 }
 
 // Done is closed when the server ends, for whatever reason.
@@ -167,7 +167,7 @@ func (p *Postgres) Stop() error {
 	}
 	p.stopped = true
 	defer p.lock.release()
-	if err := p.proc.stop(sigFast, postgresStopGrace); err != nil {
+	if err := p.proc.Stop(sigFast, postgresStopGrace); err != nil {
 		return fmt.Errorf("stop Postgres on %s: %w", p.cfg.DataDir, err)
 	}
 	return nil
@@ -183,7 +183,7 @@ func (p *Postgres) Kill() error {
 	}
 	p.stopped = true
 	defer p.lock.release()
-	return p.proc.kill()
+	return p.proc.Kill()
 }
 
 // clusterDir is the database cluster itself. It belongs to the server's user;
@@ -331,16 +331,16 @@ func (p *Postgres) startOn(ctx context.Context, port int) error {
 	cmd := exec.Command(p.binaries.path("postgres"), p.arguments(port)...)
 	asServer(cmd)
 	began := time.Now()
-	proc, err := startProcess(cmd, filepath.Join(p.cfg.DataDir, "postgres.log"), sigFast)
+	proc, err := StartProcess(cmd, filepath.Join(p.cfg.DataDir, "postgres.log"), sigFast)
 	if err != nil {
 		return err
 	}
 	p.port, p.proc = port, proc
 	if err := p.awaitReady(ctx); err != nil {
-		return errors.Join(err, p.proc.kill())
+		return errors.Join(err, p.proc.Kill())
 	}
 	p.cfg.Logger.Info("Postgres is up", "address", address(port), "version", p.binaries.major,
-		"from", p.binaries.origin, "pid", proc.pid(), "took", time.Since(began).Round(time.Millisecond))
+		"from", p.binaries.origin, "pid", proc.PID(), "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }
 

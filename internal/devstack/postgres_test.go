@@ -122,6 +122,7 @@ func TestPostgresConfigNamesEveryFault(t *testing.T) {
 }
 
 func TestPostgresWithoutAnySourceNamesTheThreeWays(t *testing.T) {
+	t.Setenv(EnvPostgresBundle, "")
 	t.Setenv("PATH", t.TempDir())
 	_, err := StartPostgres(t.Context(), PostgresConfig{DataDir: openDir(t), Source: PostgresBundle, CacheDir: t.TempDir()})
 	if !errors.Is(err, ErrUnavailable) {

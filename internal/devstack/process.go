@@ -17,18 +17,18 @@ const (
 	killWait        = 5 * time.Second
 )
 
-// process is one child. Its output goes to a file, straight from the child, so
-// that nothing here has to be alive for it to write.
-type process struct {
+// Process is one child process. Its output goes to a file, straight from the
+// child, so that nothing here has to be alive for it to write.
+type Process struct {
 	cmd     *exec.Cmd
 	logPath string
 	done    chan struct{} // closed once the child has been waited for
 	err     error         // what Wait said; read after done
 }
 
-// startProcess starts cmd with its output in logPath (truncated first).
+// StartProcess starts cmd with its output in logPath (truncated first).
 // deathSignal goes to the child when this process dies, where the system can.
-func startProcess(cmd *exec.Cmd, logPath string, deathSignal os.Signal) (*process, error) {
+func StartProcess(cmd *exec.Cmd, logPath string, deathSignal os.Signal) (*Process, error) {
 	out, err := os.Create(logPath)
 	if err != nil {
 		return nil, fmt.Errorf("create the log of %s: %w", cmd.Path, err)
@@ -37,7 +37,7 @@ func startProcess(cmd *exec.Cmd, logPath string, deathSignal os.Signal) (*proces
 	cmd.Stdout, cmd.Stderr = out, out
 	setChildAttributes(cmd, deathSignal)
 
-	p := &process{cmd: cmd, logPath: logPath, done: make(chan struct{})}
+	p := &Process{cmd: cmd, logPath: logPath, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go p.run(started)
 	if err := <-started; err != nil {
@@ -49,7 +49,7 @@ func startProcess(cmd *exec.Cmd, logPath string, deathSignal os.Signal) (*proces
 // run keeps its thread for the life of the child: the request for a signal at
 // the parent's death ends with the thread that made it, and the Go runtime
 // ends idle threads' goroutines elsewhere as it likes.
-func (p *process) run(started chan<- error) {
+func (p *Process) run(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := p.cmd.Start(); err != nil {
@@ -61,9 +61,32 @@ func (p *process) run(started chan<- error) {
 	close(p.done)
 }
 
-func (p *process) pid() int { return p.cmd.Process.Pid }
+// PID is the process id of the child.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-func (p *process) ended() bool {
+// Done is closed once the child has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Err says how the child ended, as [exec.Cmd.Wait] does. It waits for the end.
+func (p *Process) Err() error {
+	<-p.done
+	return p.err
+}
+
+// Output is the end of what the child wrote, 4 KiB at most.
+func (p *Process) Output() string { return tailOf(p.logPath) }
+
+// Pause stops the child from running (SIGSTOP) without ending it.
+func (p *Process) Pause() error { return p.Signal(sigPause) }
+
+// Resume lets a paused child run on (SIGCONT).
+func (p *Process) Resume() error { return p.Signal(sigCont) }
+
+// Terminate asks the child to end (SIGTERM) and waits; see Stop.
+func (p *Process) Terminate(grace time.Duration) error { return p.Stop(sigTerm, grace) }
+
+// Ended says whether the child has ended.
+func (p *Process) Ended() bool {
 	select {
 	case <-p.done:
 		return true
@@ -72,18 +95,18 @@ func (p *process) ended() bool {
 	}
 }
 
-// signal is harmless once the child has ended.
-func (p *process) signal(sig os.Signal) error {
+// Signal is harmless once the child has ended.
+func (p *Process) Signal(sig os.Signal) error {
 	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("signal %s to process %d: %w", sig, p.pid(), err)
+		return fmt.Errorf("signal %s to process %d: %w", sig, p.PID(), err)
 	}
 	return nil
 }
 
-// stop sends sig and waits; a child that is still there after grace is killed
+// Stop sends sig and waits; a child that is still there after grace is killed
 // and named in the error.
-func (p *process) stop(sig os.Signal, grace time.Duration) error {
-	if err := p.signal(sig); err != nil {
+func (p *Process) Stop(sig os.Signal, grace time.Duration) error {
+	if err := p.Signal(sig); err != nil {
 		return err
 	}
 	select {
@@ -91,25 +114,25 @@ func (p *process) stop(sig os.Signal, grace time.Duration) error {
 		return nil
 	case <-time.After(grace):
 	}
-	err := fmt.Errorf("process %d did not end within %s of %s and was killed", p.pid(), grace, sig)
-	return errors.Join(err, p.kill())
+	err := fmt.Errorf("process %d did not end within %s of %s and was killed", p.PID(), grace, sig)
+	return errors.Join(err, p.Kill())
 }
 
-// kill ends the child without a chance to clean up, and waits for its end.
-func (p *process) kill() error {
-	if err := p.signal(os.Kill); err != nil {
+// Kill ends the child without a chance to clean up, and waits for its end.
+func (p *Process) Kill() error {
+	if err := p.Signal(os.Kill); err != nil {
 		return err
 	}
 	select {
 	case <-p.done:
 		return nil
 	case <-time.After(killWait):
-		return fmt.Errorf("process %d is still there %s after a kill", p.pid(), killWait)
+		return fmt.Errorf("process %d is still there %s after a kill", p.PID(), killWait)
 	}
 }
 
 // failure describes an early end with the last lines that the child wrote.
-func (p *process) failure() error {
+func (p *Process) failure() error {
 	tail := tailOf(p.logPath)
 	if tail == "" {
 		tail = "it wrote nothing"

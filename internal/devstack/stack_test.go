@@ -48,7 +48,7 @@ func TestStackNamesServersThatRunElsewhere(t *testing.T) {
 
 func TestStackReportsAServerThatDies(t *testing.T) {
 	s := startStack(t, StackConfig{DataDir: openDir(t)})
-	if err := s.postgres.(*Postgres).proc.kill(); err != nil {
+	if err := s.postgres.(*Postgres).proc.Kill(); err != nil {
 		t.Fatalf("kill: %v", err)
 	}
 	select {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -71,12 +72,21 @@ func Kafkas(t testing.TB) []*Kafka {
 // say otherwise. It has one node unless they do.
 func StartKfake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	t.Helper()
-	cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
+	cluster, err := kfake.NewCluster(append(kfakeOptions(), opts...)...)
 	if err != nil {
 		t.Fatalf("start the embedded broker: %v", err)
 	}
 	t.Cleanup(cluster.Close)
 	return cluster
+}
+
+// kfakeOptions are those of a small broker that lets groups fail over quickly.
+func kfakeOptions() []kfake.Opt {
+	return []kfake.Opt{
+		kfake.NumBrokers(1),
+		kfake.GroupMinSessionTimeout(time.Second),
+		kfake.BrokerConfigs(map[string]string{"log.retention.ms": "-1"}),
+	}
 }
 
 // WrapKfake makes a private cluster look like the other brokers.
@@ -101,13 +111,12 @@ func WithProperty(name, value string) JVMOption {
 	return func(c *devstack.JVMConfig) { c.Properties[name] = value }
 }
 
-// ForCrashes shortens the sessions of broker and groups, without which a
-// restart after a kill waits nine seconds and more.
+// ForCrashes shortens the session of the broker with its controller, without
+// which a restart after a kill waits nine seconds and more.
 func ForCrashes() JVMOption {
 	return func(c *devstack.JVMConfig) {
 		c.Properties["broker.session.timeout.ms"] = "1500"
 		c.Properties["broker.heartbeat.interval.ms"] = "300"
-		c.Properties["group.min.session.timeout.ms"] = "1000"
 	}
 }
 
@@ -148,7 +157,7 @@ func StartKafkaJVM(t testing.TB, opts ...JVMOption) *JVMKafka {
 func jvmConfig(dir string) devstack.JVMConfig {
 	return devstack.JVMConfig{
 		DataDir:    dir,
-		Properties: map[string]string{},
+		Properties: map[string]string{"group.min.session.timeout.ms": "1000"},
 		// The first compiler only: a test ends before the second one pays.
 		JavaFlags: []string{"-XX:TieredStopAtLevel=1"},
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,6 +18,9 @@ import (
 // EnvPostgres names the environment variable with the DSN of a Postgres that
 // somebody else runs. Its user must be allowed to create databases.
 const EnvPostgres = "FOLDSTREAM_TEST_POSTGRES"
+
+// statementTimeout leaves room for a machine that runs many tests at once.
+const statementTimeout = time.Minute
 
 // Postgres is a server for tests.
 type Postgres struct {
@@ -52,8 +56,14 @@ func Postgreses(t testing.TB) []*Postgres {
 func (p *Postgres) NewDatabase(t testing.TB) string {
 	t.Helper()
 	name := "t_" + randomName(14)
-	p.exec(t, t.Context(), "CREATE DATABASE "+name)
-	t.Cleanup(func() { p.exec(t, context.Background(), "DROP DATABASE "+name+" WITH (FORCE)") })
+	if err := p.exec(t.Context(), "CREATE DATABASE "+name); err != nil {
+		t.Fatalf("create a database on %s: %v", p.Name, err)
+	}
+	t.Cleanup(func() {
+		if err := p.exec(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+			t.Errorf("drop a database of %s: %v", p.Name, err)
+		}
+	})
 	dsn, err := withDatabase(p.dsn, name)
 	if err != nil {
 		t.Fatalf("make the DSN of a test database: %v", err)
@@ -61,18 +71,15 @@ func (p *Postgres) NewDatabase(t testing.TB) string {
 	return dsn
 }
 
-func (p *Postgres) exec(t testing.TB, ctx context.Context, statement string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+func (p *Postgres) exec(ctx context.Context, statement string) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, p.dsn)
-	if err == nil {
-		_, err = conn.Exec(ctx, statement)
-		err = errors.Join(err, conn.Close(ctx))
-	}
 	if err != nil {
-		t.Errorf("%s: %s: %v", p.Name, statement, err)
+		return err
 	}
+	_, err = conn.Exec(ctx, statement)
+	return errors.Join(err, conn.Close(ctx))
 }
 
 // withDatabase replaces the database in either form of a DSN.

@@ -50,7 +50,7 @@ type servers struct {
 func (s *servers) kfake(t testing.TB) *Kafka {
 	t.Helper()
 	return s.broker(t, Kfake, func(string) (*Kafka, func() error, error) {
-		cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+		cluster, err := kfake.NewCluster(kfakeOptions()...)
 		if err != nil {
 			return nil, nil, err
 		}
