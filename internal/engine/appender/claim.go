@@ -40,10 +40,13 @@ func (a *Appender) Claim(ctx context.Context, p Partition, info ClaimInfo, last 
 	stop := context.AfterFunc(a.ctx, func() { cancel(ErrClosed) })
 	defer stop()
 	w, err := a.takeOver(ctx, p, info, last, held)
-	if err != nil {
-		return nil, fmt.Errorf("claiming %s: %w", p, err)
+	switch {
+	case err == nil:
+		return w, nil
+	case a.ctx.Err() != nil && !errors.Is(err, ErrClosed):
+		err = fmt.Errorf("%w: %w", ErrClosed, err) // the client was closed under the request
 	}
-	return w, nil
+	return nil, fmt.Errorf("claiming %s: %w", p, err)
 }
 
 // takeOver is the order of a claim: identity, then everybody else's end, then the claim itself.
@@ -157,7 +160,7 @@ func (a *Appender) describeProducers(ctx context.Context, p Partition) ([]kmsg.D
 			return active, nil
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("DescribeProducers: %w (last: %w)", context.Cause(ctx), err)
-		case isAuthorization(err), errors.Is(err, kerr.UnsupportedVersion), a.cannot(ctx, node, kmsg.DescribeProducers):
+		case isAuthorization(err), errors.Is(err, kerr.UnsupportedVersion), !isKafkaError(err) && a.cannot(ctx, node, kmsg.DescribeProducers):
 			a.cfg.Logger.Debug("DescribeProducers is not to be had, the last claim decides", "partition", p.String(), "cause", err)
 			return nil, nil
 		}
@@ -190,8 +193,10 @@ func (a *Appender) describeAt(ctx context.Context, node int32, p Partition) ([]k
 
 // cannot says whether a broker answers that it does not know a kind of request.
 func (a *Appender) cannot(ctx context.Context, node int32, key kmsg.Key) bool {
-	raw, err := a.client.Broker(int(node)).Request(ctx, kmsg.NewPtrApiVersionsRequest())
-	if err != nil {
+	req := kmsg.NewPtrApiVersionsRequest()
+	req.ClientSoftwareName, req.ClientSoftwareVersion = "foldstream", "1"
+	raw, err := a.client.Broker(int(node)).Request(ctx, req)
+	if err != nil || raw.(*kmsg.ApiVersionsResponse).ErrorCode != 0 {
 		return false
 	}
 	for _, known := range raw.(*kmsg.ApiVersionsResponse).ApiKeys {

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 )
 
 var compacted = map[string]string{"cleanup.policy": "compact"}
@@ -384,6 +385,17 @@ func TestW2DescribeProducersMayBeForbidden(t *testing.T) {
 	if fault.Hits() == 0 {
 		t.Error("DescribeProducers was not asked")
 	}
+}
+
+// Old brokers cannot say who writes, and are told the topic's name, not its id.
+func TestOldBrokerWithoutDescribeProducers(t *testing.T) {
+	t.Parallel()
+	versions := kversion.V2_8_0()
+	versions.SetMaxKeyVersion(int16(kmsg.DescribeProducers), -1)
+	k := testkit.WrapKfake(testkit.StartKfake(t, kfake.MaxVersions(versions)))
+	w := newWorld(t, k, nil)
+	mustWrite(t, w.claim(w.appender()), "a", 1)
+	wantLog(t, w, "<claim>", "a")
 }
 
 func TestClaimEndsWithItsContextAndSaysWhy(t *testing.T) {

@@ -61,5 +61,11 @@ func isAuthorization(err error) bool {
 		errors.Is(err, kerr.TransactionalIDAuthorizationFailed) || errors.Is(err, kerr.SaslAuthenticationFailed)
 }
 
+// isKafkaError says whether an error is a broker's answer, not the lack of one.
+func isKafkaError(err error) bool {
+	var answer *kerr.Error
+	return errors.As(err, &answer)
+}
+
 // String names a partition in messages.
 func (p Partition) String() string { return fmt.Sprintf("%s[%d]", p.Topic, p.Partition) }

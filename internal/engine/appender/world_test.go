@@ -180,17 +180,23 @@ func (w *world) log() []stored {
 	return batches
 }
 
+// end is the end offset of the partition. Just after a leader's move the client may ask the
+// former one.
 func (w *world) end() int64 {
 	w.t.Helper()
-	ends, err := kadm.NewClient(w.client).ListEndOffsets(w.ctx, w.part.Topic)
-	if err != nil {
-		w.t.Fatalf("list end offsets: %v", err)
+	for {
+		ends, err := kadm.NewClient(w.client).ListEndOffsets(w.ctx, w.part.Topic)
+		if err != nil {
+			w.t.Fatalf("list end offsets: %v", err)
+		}
+		end, _ := ends.Lookup(w.part.Topic, w.part.Partition)
+		if end.Err == nil {
+			return end.Offset
+		}
+		if !kerr.IsRetriable(end.Err) || w.ctx.Err() != nil {
+			w.t.Fatalf("end offset: %v", end.Err)
+		}
 	}
-	end, _ := ends.Lookup(w.part.Topic, w.part.Partition)
-	if end.Err != nil {
-		w.t.Fatalf("end offset: %v", end.Err)
-	}
-	return end.Offset
 }
 
 func (w *world) fetch(offset int64) []stored {
