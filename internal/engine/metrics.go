@@ -2,10 +2,12 @@ package engine
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/foldstream/foldstream/internal/engine/appender"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // metrics are the engine's, by category where that tells something.
@@ -69,6 +71,9 @@ func newMetrics(reg prometheus.Registerer, budget *stateBudget) (*metrics, error
 		m.reroutes, m.repeated, m.letters, m.voids, m.blocked, m.refused, m.renewals, m.repliesGivenUp, m.takeOver, m.pending, m.stateBytes} {
 		faults = append(faults, reg.Register(c))
 	}
+	for _, reason := range []string{retryNoAnswer, kerr.NotLeaderForPartition.Message} {
+		m.retries.WithLabelValues(reason)
+	}
 	return m, errors.Join(faults...)
 }
 
@@ -81,7 +86,20 @@ func (m *metrics) BatchAcked(_ appender.Partition, records, bytes int, took time
 
 // BatchRetried implements appender.Observer.
 func (m *metrics) BatchRetried(_ appender.Partition, reason string) {
-	m.retries.WithLabelValues(reason).Inc()
+	m.retries.WithLabelValues(retryReason(reason)).Inc()
+}
+
+// retryNoAnswer stands for every attempt that the broker did not answer.
+const retryNoAnswer = "no answer"
+
+// retryReason bounds the label: Kafka's name of an answer's code, or retryNoAnswer. The text of a
+// broken connection has its port in it, which would make a series for each.
+func retryReason(text string) string {
+	code, _, _ := strings.Cut(text, ":")
+	if !strings.Contains(code, "_") || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != "" {
+		return retryNoAnswer
+	}
+	return code
 }
 
 // partitionMetrics are a category's counters as one owner uses them, looked up once.
@@ -99,13 +117,21 @@ func (m *metrics) partition(category, partition string) *partitionMetrics {
 	for _, kind := range []OutcomeKind{OutcomeUnknown, OutcomeAccepted, OutcomeDuplicate, OutcomeConflict, OutcomeRejected, OutcomeInvalid} {
 		p.outcomes[kind] = m.commands.WithLabelValues(category, string(kind))
 	}
-	m.owned.WithLabelValues(category)
+	m.introduce(category)
+	return p
+}
+
+// introduce shows a category's rare series at zero: a rate cannot see the first increase of a
+// series that begins with it.
+func (m *metrics) introduce(category string) {
+	for _, gauge := range []*prometheus.GaugeVec{m.owned, m.stopped} {
+		gauge.WithLabelValues(category)
+	}
+	for _, counter := range []*prometheus.CounterVec{m.reroutes, m.repeated, m.letters, m.voids, m.blocked, m.refused, m.renewals, m.repliesGivenUp} {
+		counter.WithLabelValues(category)
+	}
 	m.fencings.WithLabelValues(category, "claim")
 	m.fencings.WithLabelValues(category, "lost")
-	m.reroutes.WithLabelValues(category)
-	m.letters.WithLabelValues(category)
-	m.stopped.WithLabelValues(category)
-	return p
 }
 
 func (p *partitionMetrics) outcome(kind OutcomeKind) { p.outcomes[kind].Inc() }
