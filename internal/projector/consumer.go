@@ -63,6 +63,7 @@ func newConsumer(cfg *Config, view projection.View, m *metrics) *consumer {
 	for _, category := range view.Categories {
 		c.categories[topics.Events(cfg.Namespace, category)] = category
 	}
+	m.introduce(label)
 	return c
 }
 

@@ -3,6 +3,7 @@ package projector
 import (
 	"errors"
 
+	"github.com/foldstream/foldstream/pkg/deadletter"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -71,6 +72,21 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	}
 	m.perPlace = []*prometheus.GaugeVec{m.offset, m.lag, m.lagAge, m.parked, m.stopped, m.stalled}
 	return m, errors.Join(faults...)
+}
+
+// introduce shows a view's rare series at zero: a rate cannot see the first increase of a series
+// that begins with it.
+func (m *metrics) introduce(view string) {
+	for _, counter := range []*prometheus.CounterVec{m.applied, m.skipped, m.void, m.fenced, m.batches, m.restarted} {
+		counter.WithLabelValues(view)
+	}
+	for _, reason := range []deadletter.Reason{deadletter.ReasonFailed, deadletter.ReasonBlocked, deadletter.ReasonVoid} {
+		m.letters.WithLabelValues(view, string(reason))
+	}
+	for _, class := range []string{"take", "commit", "letters", "infrastructure"} {
+		m.retries.WithLabelValues(view, class)
+	}
+	m.assigned.WithLabelValues(view)
 }
 
 // forget removes a partition's gauges, so that one that moved away does not show its last value.
