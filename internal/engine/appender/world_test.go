@@ -69,16 +69,26 @@ func newWorld(t *testing.T, k *testkit.Kafka, configs map[string]string) *world 
 func topicID(t testing.TB, client *kgo.Client, topic string) [16]byte {
 	t.Helper()
 	for begun := time.Now(); time.Since(begun) < deadline; time.Sleep(5 * time.Millisecond) {
-		topics, err := kadm.NewClient(client).ListTopics(t.Context(), topic)
-		if err != nil {
-			t.Fatalf("list topic %s: %v", topic, err)
-		}
-		if id := topics[topic].ID; id != ([16]byte{}) {
-			return id
+		if m := describeTopic(t, client, topic); m.ErrorCode == 0 && m.TopicID != ([16]byte{}) {
+			return m.TopicID
 		}
 	}
 	t.Fatalf("topic %s is not there within %s", topic, deadline)
 	return [16]byte{}
+}
+
+// describeTopic asks the broker; kadm would answer from the client's memory.
+func describeTopic(t testing.TB, client *kgo.Client, topic string) kmsg.MetadataResponseTopic {
+	t.Helper()
+	req := kmsg.NewPtrMetadataRequest()
+	rt := kmsg.NewMetadataRequestTopic()
+	rt.Topic = &topic
+	req.Topics = append(req.Topics, rt)
+	resp, err := req.RequestWith(t.Context(), client)
+	if err != nil || len(resp.Topics) != 1 {
+		t.Fatalf("metadata of %s: %v, %d topics", topic, err, len(resp.Topics))
+	}
+	return resp.Topics[0]
 }
 
 // appender starts one on the world's broker; it is closed with the test.
@@ -201,14 +211,7 @@ func (w *world) end() int64 {
 
 func (w *world) fetch(offset int64) []stored {
 	w.t.Helper()
-	req := kmsg.NewPtrFetchRequest()
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 100, 1, 16<<20
-	rt := kmsg.NewFetchRequestTopic()
-	rt.Topic, rt.TopicID = w.part.Topic, w.part.TopicID
-	rp := kmsg.NewFetchRequestTopicPartition()
-	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = w.part.Partition, offset, 16<<20
-	rt.Partitions = append(rt.Partitions, rp)
-	req.Topics = append(req.Topics, rt)
+	req := fetchRequest(w.part, offset)
 	raw, err := w.leader().Request(w.ctx, req)
 	if err != nil {
 		w.t.Fatalf("fetch: %v", err)
@@ -222,6 +225,32 @@ func (w *world) fetch(offset int64) []stored {
 		w.t.Fatalf("fetch: %v", err)
 	}
 	return parseBatches(w.t, p.RecordBatches)
+}
+
+func fetchRequest(part Partition, offset int64) *kmsg.FetchRequest {
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 100, 1, 16<<20
+	rt := kmsg.NewFetchRequestTopic()
+	rt.Topic, rt.TopicID = part.Topic, part.TopicID
+	rp := kmsg.NewFetchRequestTopicPartition()
+	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = part.Partition, offset, 16<<20
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	return req
+}
+
+// producers are those that the leader knows.
+func (w *world) producers() []int64 {
+	w.t.Helper()
+	described, err := kadm.NewClient(w.client).DescribeProducers(w.ctx, kadm.TopicsSet{w.part.Topic: {w.part.Partition: {}}})
+	if err != nil {
+		w.t.Fatalf("describe producers: %v", err)
+	}
+	var ids []int64
+	for _, p := range described[w.part.Topic].Partitions[w.part.Partition].ActiveProducers.Sorted() {
+		ids = append(ids, p.ProducerID)
+	}
+	return ids
 }
 
 func parseBatches(t testing.TB, raw []byte) []stored {
@@ -267,11 +296,15 @@ func parseRecords(t testing.TB, raw []byte, n int) []kmsg.Record {
 // leader is the broker to send raw requests to.
 func (w *world) leader() *kgo.Broker {
 	w.t.Helper()
-	topics, err := kadm.NewClient(w.client).ListTopics(w.ctx, w.part.Topic)
-	if err != nil {
-		w.t.Fatalf("list topic: %v", err)
+	for w.ctx.Err() == nil {
+		for _, p := range describeTopic(w.t, w.client, w.part.Topic).Partitions {
+			if p.Partition == w.part.Partition && p.Leader >= 0 {
+				return w.client.Broker(int(p.Leader))
+			}
+		}
 	}
-	return w.client.Broker(int(topics[w.part.Topic].Partitions[w.part.Partition].Leader))
+	w.t.Fatalf("%s has no leader", w.part)
+	return nil
 }
 
 // put sends one batch by hand, as any producer could, and returns the broker's answer.
