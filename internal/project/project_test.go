@@ -40,9 +40,14 @@ func TestTheReferenceProjectLoads(t *testing.T) {
 	if p.Namespace != "fs" || len(p.Categories) != 2 || p.Categories[0].Mode != topics.ModeDecider {
 		t.Errorf("got namespace %s and categories %+v, want fs with workflow and execution", p.Namespace, p.Categories)
 	}
-	own := p.Schemas[len(p.Schemas)-2:]
-	if own[0].Type != "foldstream.Append" || own[1].Type != "foldstream.Reply" || own[0].Kind != event.KindSystem {
-		t.Errorf("the last schemas are %s and %s, want Foldstream's own", own[0].Type, own[1].Type)
+	own := map[string]event.Kind{}
+	for _, schema := range p.Schemas {
+		own[schema.Type] = schema.Kind
+	}
+	for _, typ := range []string{"foldstream.Append", "foldstream.Reply", "foldstream.Snapshot", "foldstream.Checkpoint"} {
+		if own[typ] != event.KindSystem {
+			t.Errorf("%s is of kind %q, want %s", typ, own[typ], event.KindSystem)
+		}
 	}
 	if err := p.Layout().Validate(); err != nil {
 		t.Errorf("layout: %v", err)
