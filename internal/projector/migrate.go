@@ -48,7 +48,7 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, namespace string, views []
 		return fmt.Errorf("migrate: wait for the lock of namespace %s: %w", namespace, err)
 	}
 	defer unlock()
-	if err := migrateSystem(ctx, pool, namespace); err != nil {
+	if err := migrateSystem(ctx, conn, namespace); err != nil {
 		return fmt.Errorf("migrate: system tables of namespace %s: %w", namespace, err)
 	}
 	var faults []error
@@ -77,11 +77,12 @@ func lockNamespace(ctx context.Context, conn *pgxpool.Conn, namespace string) (u
 
 // migrateSystem runs goose with the namespace's schema as the search path, so that the migrations
 // name no schema and each namespace has a version table of its own.
-func migrateSystem(ctx context.Context, pool *pgxpool.Pool, namespace string) error {
-	if _, err := pool.Exec(ctx, "create schema if not exists "+quote(namespace)); err != nil {
+// It takes nothing more from the pool, whose other connections may all be waiting for the lock.
+func migrateSystem(ctx context.Context, conn *pgxpool.Conn, namespace string) error {
+	if _, err := conn.Exec(ctx, "create schema if not exists "+quote(namespace)); err != nil {
 		return err
 	}
-	db := openDB(pool, namespace)
+	db := openDB(conn, namespace)
 	defer db.Close()
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -96,8 +97,8 @@ func migrateSystem(ctx context.Context, pool *pgxpool.Pool, namespace string) er
 	return err
 }
 
-func openDB(pool *pgxpool.Pool, namespace string) *sql.DB {
-	cfg := pool.Config().ConnConfig
+func openDB(conn *pgxpool.Conn, namespace string) *sql.DB {
+	cfg := conn.Conn().Config()
 	return stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
 		_, err := c.Exec(ctx, "set search_path to "+quote(namespace))
 		return err

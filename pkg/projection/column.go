@@ -50,6 +50,7 @@ type plan struct {
 	columns []Column
 	fields  []field
 	times   []int // indexes into fields
+	json    bool  // some column is jsonb
 }
 
 type field struct {
@@ -98,6 +99,7 @@ func planOf[R any](metric bool) (*plan, []error) {
 		if f.column.Wire == "timestamptz" {
 			p.times = append(p.times, i)
 		}
+		p.json = p.json || f.column.Wire == "jsonb"
 	}
 	return p, faults
 }
@@ -252,6 +254,84 @@ func (p *plan) encode(row any) (Row, error) {
 		out[i] = value
 	}
 	return out, nil
+}
+
+// check finds in *row what encode would refuse. A batch folds many events before it encodes, so
+// each event's row is checked by itself: else a bad value that a later event overwrites would
+// park its stream or not, as the batch falls. deep checks jsonb columns too, which is dear.
+func (p *plan) check(row any, deep bool) error {
+	v := reflect.ValueOf(row).Elem()
+	for i := range p.fields {
+		f := &p.fields[i]
+		if f.column.Wire == "jsonb" && !deep {
+			continue
+		}
+		if err := f.check(v.Field(f.index)); err != nil {
+			return fmt.Errorf("column %s: %w", f.column.Name, err)
+		}
+	}
+	return nil
+}
+
+func (f *field) check(v reflect.Value) error {
+	if f.pointer {
+		if v.IsNil() {
+			return nil
+		}
+		v = v.Elem()
+	}
+	switch f.column.Wire {
+	case "text":
+		return CheckText(v.String())
+	case "bigint":
+		return checkRange(f.column.Type, v.Int())
+	case "boolean", "double precision":
+		return nil
+	}
+	_, err := f.encode(f.addressed(v))
+	return err
+}
+
+// addressed undoes check's dereferencing, for encode to do it again.
+func (f *field) addressed(v reflect.Value) reflect.Value {
+	if f.pointer {
+		return v.Addr()
+	}
+	return v
+}
+
+// suspicious says whether a payload has text or numbers that a jsonb column could not hold.
+func suspicious(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.String:
+		return CheckText(v.String()) != nil
+	case reflect.Float32, reflect.Float64:
+		return math.IsNaN(v.Float()) || math.IsInf(v.Float(), 0)
+	case reflect.Pointer, reflect.Interface:
+		return !v.IsNil() && suspicious(v.Elem())
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if suspicious(v.Field(i)) {
+				return true
+			}
+		}
+	case reflect.Slice, reflect.Array:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			return false
+		}
+		for i := range v.Len() {
+			if suspicious(v.Index(i)) {
+				return true
+			}
+		}
+	case reflect.Map:
+		for it := v.MapRange(); it.Next(); {
+			if suspicious(it.Key()) || suspicious(it.Value()) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (f *field) encode(v reflect.Value) (any, error) {

@@ -3,6 +3,7 @@ package projection
 import (
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/foldstream/foldstream/pkg/codec"
 )
@@ -93,6 +94,7 @@ func (f *folding[R]) Apply(e Event) error {
 		case Set:
 			f.row, f.exists = row, true
 			f.plan.canonicalise(&f.row)
+			return f.plan.check(&f.row, f.plan.json && suspicious(reflect.ValueOf(e.Data)))
 		case Delete:
 			f.row, f.exists = zero, false
 		case Keep:
