@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -62,7 +63,7 @@ func (r *run) send(ctx context.Context, fail context.CancelCauseFunc, commands i
 			<-r.slots
 			return fmt.Errorf("command id %s stands twice in the input", c.ID)
 		}
-		r.produce(ctx, fail, record)
+		r.produce(ctx, fail, sending(record, 1))
 	}
 	return nil
 }
@@ -172,8 +173,7 @@ func (r *run) resend(ctx context.Context, fail context.CancelCauseFunc) {
 	}
 }
 
-// overdue returns fresh records for the commands whose time is up: a record that the producer may
-// still hold is never touched.
+// overdue returns records for the commands whose time is up.
 func (r *run) overdue() ([]*kgo.Record, error) {
 	now := r.cfg.Clock()
 	r.mu.Lock()
@@ -190,17 +190,18 @@ func (r *run) overdue() ([]*kgo.Record, error) {
 		p.attempts++
 		p.resendAt = now.Add(min(r.cfg.AnswerTimeout<<min(p.attempts-1, 16), answerTimeoutMax))
 		r.report.SentAgain++
-		again = append(again, repeated(p.record, p.attempts))
+		again = append(again, sending(p.record, p.attempts))
 	}
 	return again, nil
 }
 
-func repeated(record *kgo.Record, attempt int) *kgo.Record {
-	headers := append([]event.Header{}, record.Headers...)
-	return &kgo.Record{
-		Topic: record.Topic, Partition: record.Partition, Key: record.Key, Value: record.Value,
-		Headers: append(headers, event.Header{Key: event.HeaderAttempt, Value: strconv.AppendInt(nil, int64(attempt), 10)}),
+// sending returns a record of its own for each sending: the producer writes to what it is given.
+func sending(record *kgo.Record, attempt int) *kgo.Record {
+	headers := slices.Clone(record.Headers)
+	if attempt > 1 {
+		headers = append(headers, event.Header{Key: event.HeaderAttempt, Value: strconv.AppendInt(nil, int64(attempt), 10)})
 	}
+	return &kgo.Record{Topic: record.Topic, Partition: record.Partition, Key: record.Key, Value: record.Value, Headers: headers}
 }
 
 // receive reads the reply partition until ctx ends.
