@@ -16,6 +16,7 @@ import (
 )
 
 func TestJVMKeepsRecordsThroughKillAndRestart(t *testing.T) {
+	t.Parallel()
 	j := startJVM(t, t.TempDir())
 	createTopic(t, j.Brokers(), "t1")
 	produce(t, j.Brokers(), "t1", "a", "b", "c")
@@ -102,6 +103,7 @@ func wantRecords(t *testing.T, brokers []string, topic string, want ...string) {
 }
 
 func TestJVMStopsCleanlyAndKeepsItsAddress(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first := startJVM(t, dir)
 	createTopic(t, first.Brokers(), "t1")
@@ -122,6 +124,7 @@ func TestJVMStopsCleanlyAndKeepsItsAddress(t *testing.T) {
 }
 
 func TestJVMsAreClustersOfTheirOwn(t *testing.T) {
+	t.Parallel()
 	first, second := startJVM(t, t.TempDir()), startJVM(t, t.TempDir())
 	if first.ClusterID() == second.ClusterID() {
 		t.Errorf("both brokers are of cluster %s", first.ClusterID())
@@ -131,6 +134,7 @@ func TestJVMsAreClustersOfTheirOwn(t *testing.T) {
 }
 
 func TestJVMPausedDoesNotAnswerAndGoesOn(t *testing.T) {
+	t.Parallel()
 	j := startJVM(t, t.TempDir())
 	createTopic(t, j.Brokers(), "t1")
 	if err := j.Pause(); err != nil {
@@ -149,6 +153,7 @@ func TestJVMPausedDoesNotAnswerAndGoesOn(t *testing.T) {
 }
 
 func TestJVMRefusesADataDirectoryInUse(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	startJVM(t, dir)
 	_, err := StartJVM(t.Context(), JVMConfig{DataDir: dir})
@@ -158,6 +163,7 @@ func TestJVMRefusesADataDirectoryInUse(t *testing.T) {
 }
 
 func TestJVMTakesOtherPortsWhenItsOwnAreTaken(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first := startJVM(t, dir)
 	stopped(t, first)
@@ -174,6 +180,7 @@ func TestJVMTakesOtherPortsWhenItsOwnAreTaken(t *testing.T) {
 }
 
 func TestJVMThatCannotStartSaysWhatItWrote(t *testing.T) {
+	t.Parallel()
 	_, err := StartJVM(t.Context(), JVMConfig{
 		DataDir: t.TempDir(), Properties: map[string]string{"num.io.threads": "none"},
 	})

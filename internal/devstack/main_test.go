@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 )
 
@@ -37,11 +39,33 @@ func runHelper(dir string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	if err := produceOne(ctx, filepath.Join(dir, "embedded")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if err := writeJSON(filepath.Join(dir, "pids.json"), []int{pg.PID(), jvm.PID()}, 0o644); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	select {}
+}
+
+// produceOne starts an embedded broker, which it leaves running, and stores the
+// record "a" in the topic t1.
+func produceOne(ctx context.Context, dir string) error {
+	e, err := StartEmbedded(ctx, EmbeddedConfig{DataDir: dir})
+	if err != nil {
+		return err
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(e.Brokers()...))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if _, err := kadm.NewClient(client).CreateTopic(ctx, 1, 1, nil, "t1"); err != nil {
+		return err
+	}
+	return client.ProduceSync(ctx, &kgo.Record{Topic: "t1", Value: []byte("a")}).FirstErr()
 }
 
 // openDir is a temporary folder that the server's user can pass, which that of

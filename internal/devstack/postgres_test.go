@@ -65,6 +65,7 @@ func TestPostgresOfEverySourceKeepsItsDataAndAddress(t *testing.T) {
 }
 
 func TestPostgresStartsAgainAfterAKill(t *testing.T) {
+	t.Parallel()
 	cfg := PostgresConfig{DataDir: openDir(t)}
 	for range 3 {
 		p := startPostgres(t, cfg)
@@ -78,6 +79,7 @@ func TestPostgresStartsAgainAfterAKill(t *testing.T) {
 }
 
 func TestPostgresIgnoresAPidFileThatNamesAnUnrelatedProcess(t *testing.T) {
+	t.Parallel()
 	cfg := PostgresConfig{DataDir: openDir(t)}
 	p := startPostgres(t, cfg)
 	stopped(t, p)
@@ -89,6 +91,7 @@ func TestPostgresIgnoresAPidFileThatNamesAnUnrelatedProcess(t *testing.T) {
 }
 
 func TestPostgresRefusesADataDirectoryInUse(t *testing.T) {
+	t.Parallel()
 	cfg := PostgresConfig{DataDir: openDir(t)}
 	startPostgres(t, cfg)
 	_, err := StartPostgres(t.Context(), cfg)
@@ -98,6 +101,7 @@ func TestPostgresRefusesADataDirectoryInUse(t *testing.T) {
 }
 
 func TestPostgresRefusesDataOfAnotherVersion(t *testing.T) {
+	t.Parallel()
 	dir := openDir(t)
 	cluster := filepath.Join(dir, "cluster")
 	if err := os.Mkdir(cluster, 0o700); err != nil {
@@ -113,6 +117,7 @@ func TestPostgresRefusesDataOfAnotherVersion(t *testing.T) {
 }
 
 func TestPostgresConfigNamesEveryFault(t *testing.T) {
+	t.Parallel()
 	_, err := StartPostgres(t.Context(), PostgresConfig{StartTimeout: -1})
 	for _, want := range []string{"DataDir", "StartTimeout"} {
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -13,6 +13,7 @@ import (
 )
 
 func TestStackKeepsItsDataThroughARestart(t *testing.T) {
+	t.Parallel()
 	cfg := StackConfig{DataDir: openDir(t)}
 	first := startStack(t, cfg)
 	createTopic(t, first.Brokers, "t1")
@@ -28,6 +29,7 @@ func TestStackKeepsItsDataThroughARestart(t *testing.T) {
 }
 
 func TestStackWithoutADirectoryLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := startStack(t, StackConfig{Kafka: KindJVM})
 	createTopic(t, s.Brokers, "t1")
 	stopped(t, s)
@@ -37,6 +39,7 @@ func TestStackWithoutADirectoryLeavesNothing(t *testing.T) {
 }
 
 func TestStackNamesServersThatRunElsewhere(t *testing.T) {
+	t.Parallel()
 	s := startStack(t, StackConfig{DataDir: t.TempDir(), Kafka: "a:1, b:2", Postgres: "host=h dbname=d"})
 	if got := strings.Join(s.Brokers, " "); got != "a:1 b:2" {
 		t.Errorf("brokers: got %q, want a:1 b:2", got)
@@ -47,6 +50,7 @@ func TestStackNamesServersThatRunElsewhere(t *testing.T) {
 }
 
 func TestStackReportsAServerThatDies(t *testing.T) {
+	t.Parallel()
 	s := startStack(t, StackConfig{DataDir: openDir(t)})
 	if err := s.postgres.(*Postgres).proc.Kill(); err != nil {
 		t.Fatalf("kill: %v", err)
@@ -62,6 +66,7 @@ func TestStackReportsAServerThatDies(t *testing.T) {
 }
 
 func TestStackConfigNamesEveryFaultAndNoDSN(t *testing.T) {
+	t.Parallel()
 	_, err := StartStack(t.Context(), StackConfig{Kafka: "kfake", Postgres: "secret"})
 	if err == nil || !strings.Contains(err.Error(), "Kafka") || !strings.Contains(err.Error(), "Postgres") {
 		t.Errorf("got %v, want an error that names both", err)
@@ -81,7 +86,8 @@ func startStack(t *testing.T, cfg StackConfig) *Stack {
 	return s
 }
 
-func TestNoChildOutlivesAKilledParent(t *testing.T) {
+func TestAKilledParentLeavesNoChildAndWholeData(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux ends a child with its parent")
 	}
@@ -101,12 +107,14 @@ func TestNoChildOutlivesAKilledParent(t *testing.T) {
 	for _, pid := range pids {
 		eventually(t, "a child ends", func() bool { return hasEnded(pid) })
 	}
-	// Both data directories are free and whole again.
+	// All data directories are free and whole again.
 	p := startPostgres(t, PostgresConfig{DataDir: filepath.Join(dir, "pg")})
 	if got := query(t, p.DSN(), "SELECT 'alive'"); got != "alive" {
 		t.Errorf("got %q, want alive", got)
 	}
 	startJVM(t, filepath.Join(dir, "jvm"))
+	e := startEmbedded(t, EmbeddedConfig{DataDir: filepath.Join(dir, "embedded")})
+	wantRecords(t, e.Brokers(), "t1", "a")
 }
 
 // hasEnded counts a process as ended that nobody has waited for yet: its new
