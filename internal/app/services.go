@@ -110,7 +110,8 @@ func (s *Services) openIngest(ctx context.Context, in registry.Registry) error {
 	writer, err := ingest.New(ctx, ingest.Config{
 		Namespace: s.env.Project.Namespace, Categories: s.env.ingestCategories(), Kafka: opts, Registry: in,
 		Instance: instance(), SessionTimeout: s.env.Config.Ingest.SessionTimeout,
-		Registerer: s.env.Metrics, Logger: s.env.Logger.With("service", "ingest"),
+		StateBytesMax: s.env.Config.Ingest.StateBytesMax,
+		Registerer:    s.env.Metrics, Logger: s.env.Logger.With("service", "ingest"),
 	})
 	if err != nil {
 		return err
@@ -150,8 +151,9 @@ func (s *Services) openProjector(ctx context.Context, in registry.Registry) erro
 	}
 	reader, err := projector.New(projector.Config{
 		Namespace: ns, Views: views, Kafka: opts, Pool: pool, Codec: codec.New(in, codec.Config{}),
-		SessionTimeout: s.env.Config.Projector.SessionTimeout,
-		Registerer:     s.env.Metrics, Logger: s.env.Logger.With("service", "projector"),
+		SessionTimeout: s.env.Config.Projector.SessionTimeout, BatchRecordsMax: s.env.Config.Projector.BatchRecordsMax,
+		Watchdog:   s.env.Config.Projector.Watchdog,
+		Registerer: s.env.Metrics, Logger: s.env.Logger.With("service", "projector"),
 	})
 	if err != nil {
 		return err

@@ -116,12 +116,21 @@ type IngestConfig struct {
 	// SessionTimeout is how long a silent instance keeps its partitions. Default 6s. Lower moves
 	// them sooner after a crash; below the length of a pause of the machine, it moves them in vain.
 	SessionTimeout time.Duration `koanf:"session_timeout"`
+	// StateBytesMax bounds the encoded states that this instance holds, in bytes. Default 1 GiB.
+	// Beyond it new streams are refused and the metrics tell; more instances share the load.
+	StateBytesMax int64 `koanf:"state_bytes_max"`
 }
 
 // ProjectorConfig tunes the projectors.
 type ProjectorConfig struct {
 	// SessionTimeout is how long a silent instance keeps its partitions. Default 6s.
 	SessionTimeout time.Duration `koanf:"session_timeout"`
+	// BatchRecordsMax bounds the records of one Postgres transaction. Default 5000. More is faster
+	// while a view catches up, and holds locks for longer.
+	BatchRecordsMax int `koanf:"batch_records_max"`
+	// Watchdog is how long a partition may have records waiting and make no progress before the
+	// instance is not ready. Default 30s.
+	Watchdog time.Duration `koanf:"watchdog"`
 }
 
 // DefaultConfig returns the configuration without a file, an environment or a flag.
@@ -132,8 +141,8 @@ func DefaultConfig() Config {
 		Registry:        RegistryConfig{Timeout: 10 * time.Second},
 		HTTP:            HTTPConfig{Addr: ":8080", ReadTimeout: 5 * time.Second},
 		Log:             LogConfig{Level: "info", Format: "auto"},
-		Ingest:          IngestConfig{SessionTimeout: 6 * time.Second},
-		Projector:       ProjectorConfig{SessionTimeout: 6 * time.Second},
+		Ingest:          IngestConfig{SessionTimeout: 6 * time.Second, StateBytesMax: 1 << 30},
+		Projector:       ProjectorConfig{SessionTimeout: 6 * time.Second, BatchRecordsMax: 5000, Watchdog: 30 * time.Second},
 		ShutdownTimeout: 25 * time.Second,
 	}
 }
@@ -146,6 +155,8 @@ const (
 	sessionTimeoutMax     = 30 * time.Minute
 	shutdownTimeoutMax    = 30 * time.Minute
 	connectionTimeoutsMax = 10 * time.Minute
+	stateBytesMin         = 1 << 20
+	batchRecordsMax       = 1_000_000
 )
 
 // Validate joins all faults of the configuration by itself. What only some processes need,
@@ -153,8 +164,7 @@ const (
 func (c Config) Validate() error {
 	return errors.Join(
 		c.Kafka.validate(), c.Postgres.validate(), c.Registry.validate(), c.HTTP.validate(), c.Log.validate(),
-		durationBetween("ingest.session_timeout", c.Ingest.SessionTimeout, sessionTimeoutMin, sessionTimeoutMax),
-		durationBetween("projector.session_timeout", c.Projector.SessionTimeout, sessionTimeoutMin, sessionTimeoutMax),
+		c.Ingest.validate(), c.Projector.validate(),
 		durationBetween("shutdown_timeout", c.ShutdownTimeout, time.Second, shutdownTimeoutMax),
 	)
 }
@@ -255,6 +265,24 @@ func (c LogConfig) validate() error {
 		faults = append(faults, fault("log.format", "%q is unknown; want %s", c.Format, strings.Join(logFormats, ", ")))
 	}
 	return errors.Join(faults...)
+}
+
+func (c IngestConfig) validate() error {
+	var faults []error
+	if c.StateBytesMax < stateBytesMin {
+		faults = append(faults, fault("ingest.state_bytes_max", "%d, want at least %d bytes", c.StateBytesMax, stateBytesMin))
+	}
+	return errors.Join(append(faults, durationBetween("ingest.session_timeout", c.SessionTimeout, sessionTimeoutMin, sessionTimeoutMax))...)
+}
+
+func (c ProjectorConfig) validate() error {
+	var faults []error
+	if c.BatchRecordsMax < 1 || c.BatchRecordsMax > batchRecordsMax {
+		faults = append(faults, fault("projector.batch_records_max", "%d, want 1 to %d records", c.BatchRecordsMax, batchRecordsMax))
+	}
+	return errors.Join(append(faults,
+		durationBetween("projector.session_timeout", c.SessionTimeout, sessionTimeoutMin, sessionTimeoutMax),
+		durationBetween("projector.watchdog", c.Watchdog, time.Second, time.Hour))...)
 }
 
 func durationBetween(key string, d, low, high time.Duration) error {
