@@ -214,8 +214,11 @@ func TestSchemaRegisterIsRepeatableAndRefusesWhatBreaks(t *testing.T) {
 	}
 	var listed []struct{ Type, Kind string }
 	decode(t, call(t.Context(), p, append([]string{"schema", "list"}, args...)...), &listed)
-	if got := fmt.Sprint(listed); got != "[{foldstream.Append system} {foldstream.Reply system} {invoice.Cancelled event} {invoice.Issued event}]" {
-		t.Errorf("list: got %s", got)
+	got := fmt.Sprint(listed)
+	for _, want := range []string{"{foldstream.Append system}", "{foldstream.Reply system}", "{invoice.Cancelled event} {invoice.Issued event}]"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("list: got %s, want %s in it", got, want)
+		}
 	}
 	breaking := appendProject("")
 	breaking["schemas/invoice/Issued.v2.avsc"] = &fstest.MapFile{Data: []byte(strings.Replace(issued, `"long"`, `"string"`, 1))}
