@@ -180,6 +180,8 @@ type Engine struct {
 	pacer    *pacer
 	slots    chan struct{}
 
+	committing sync.Mutex // one commit at a time; before mu
+
 	mu       sync.Mutex
 	owners   map[topicPartition]*owner
 	paused   map[topicPartition]bool
@@ -339,8 +341,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	background, cancel := context.WithCancel(context.Background())
 	wg.Go(func() { e.reader.run(background) })
-	wg.Go(func() { e.commitLoop(background) })
+	committing, stopCommitting := context.WithCancel(background)
+	wg.Go(func() { e.commitLoop(committing) })
 	e.pollLoop(ctx)
+	stopCommitting() // the last commit is that of leave
 	e.leave()
 	cancel()
 	e.close(context.Background())
@@ -367,6 +371,10 @@ func (e *Engine) join() error {
 		kgo.BlockRebalanceOnPoll(), kgo.FetchMaxWait(fetchMaxWait), kgo.FetchMaxBytes(fetchBytesMax), kgo.FetchMaxPartitionBytes(fetchPartitionBytesMax),
 		kgo.OnPartitionsAssigned(e.onAssigned), kgo.OnPartitionsRevoked(e.onRevoked), kgo.OnPartitionsLost(e.onLost),
 	)
+	// The client joins at once: an assignment that comes before this returns waits in onAssigned,
+	// since its owners use e.group.
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	group, err := kgo.NewClient(opts...)
 	if err != nil {
 		return fmt.Errorf("joining group %s: %w", e.cfg.Group, err)
@@ -413,6 +421,8 @@ func (e *Engine) newOwner(topic string, partition int32) *owner {
 func (e *Engine) onRevoked(ctx context.Context, client *kgo.Client, revoked map[string][]int32) {
 	owners := e.release(revoked)
 	stopOwners(owners, e.cfg.RevokeDrainMax)
+	e.committing.Lock()
+	defer e.committing.Unlock()
 	e.commit(ctx, client, owners)
 }
 
@@ -555,17 +565,27 @@ func (e *Engine) commitLoop(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		e.mu.Lock()
-		owners := make([]*owner, 0, len(e.owners))
-		for _, o := range e.owners {
-			owners = append(owners, o)
-		}
-		e.mu.Unlock()
-		e.commit(ctx, e.group, owners)
+		e.commitHeld(ctx)
 	}
 }
 
-// commit commits what moved since the last commit. A failure is tried again at the next one.
+// commitHeld commits for the partitions that are held at this moment. Were the list older than the
+// turn to commit, a partition could be given away in between, its successor commit further on, and
+// this commit push the offset back (W11).
+func (e *Engine) commitHeld(ctx context.Context) {
+	e.committing.Lock()
+	defer e.committing.Unlock()
+	e.mu.Lock()
+	owners := make([]*owner, 0, len(e.owners))
+	for _, o := range e.owners {
+		owners = append(owners, o)
+	}
+	e.mu.Unlock()
+	e.commit(ctx, e.group, owners)
+}
+
+// commit commits what moved since the last commit. A failure is tried again at the next one. The
+// caller holds committing.
 func (e *Engine) commit(ctx context.Context, client *kgo.Client, owners []*owner) {
 	offsets := map[string]map[int32]kgo.EpochOffset{}
 	moved := map[*owner]int64{}
