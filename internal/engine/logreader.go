@@ -86,13 +86,20 @@ func (r *logReader) deliver(tp topicPartition, records []*kgo.Record, err error)
 }
 
 // read calls visit for every record of a partition from offset from through offset through,
-// which must exist or be followed by one that does. One read per partition at a time.
+// which must exist or be followed by one that does. One read per partition at a time. Offsets must
+// follow each other, as they do in topics that are not compacted: what jumps ahead is left over
+// from an earlier read, whose last fetch was delivered late:
+//
+//	read 1 of [0..50] gets 0..60 and ends; 61..100 is fetched, but waits behind a slow partition
+//	the owner claims and begins read 2 of [51..101]
+//	61..100 is delivered to read 2: without this check 51..60 would never be seen
 func (r *logReader) read(ctx context.Context, tp topicPartition, from, through int64, visit func(*kgo.Record) error) error {
 	if from > through {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	next := from
 	read := &logRead{from: from, records: make(chan []*kgo.Record, logReadFetchesMax), failed: make(chan error, 1), ctx: ctx}
 	r.mu.Lock()
 	if r.reads[tp] != nil {
@@ -115,10 +122,14 @@ func (r *logReader) read(ctx context.Context, tp topicPartition, from, through i
 		case err := <-read.failed:
 			return fmt.Errorf("reading %s[%d] from offset %d: %w", tp.topic, tp.partition, from, err)
 		case records := <-read.records:
+			if len(records) > 0 && records[0].Offset > next {
+				continue // left over from an earlier read of this partition; ours is still to come
+			}
 			for _, rec := range records {
-				if rec.Offset < from {
-					continue // left over from an earlier read of this partition
+				if rec.Offset < next {
+					continue // left over likewise, or its compressed batch begins earlier
 				}
+				next = rec.Offset + 1
 				if rec.Offset > through {
 					return nil
 				}
