@@ -76,6 +76,9 @@ func faultTexts(err error) []string {
 
 // reply is the wire form of an outcome.
 func (o Outcome) reply(req *event.Request, stream event.StreamID) codec.Reply {
+	if o.Kind != OutcomeAccepted && o.Kind != OutcomeDuplicate {
+		o.Partition, o.Offset = -1, -1
+	}
 	return codec.Reply{
 		RequestID: req.ID, Outcome: string(o.Kind), Category: stream.Category, StreamID: stream.ID,
 		FirstVersion: int64(o.First), LastVersion: int64(o.Last), ActualVersion: int64(o.Actual),
