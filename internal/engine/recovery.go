@@ -30,11 +30,13 @@ type recovery struct {
 	outcomes        map[int64]Outcome   // by command offset
 	origins         map[originKey]int64 // the highest origin offset by partition (W14)
 	lastEventID     string
-	next            int64 // the next offset to read
-	voidRecords     int
-	events          int
-	retry           func(error) error // waits after an infrastructure error, nil to try again
-	now             int64             // unix seconds
+	// lastCommandOffset is that of the event before, to tell where the next command's events begin.
+	lastCommandOffset int64
+	next              int64 // the next offset to read
+	voidRecords       int
+	events            int
+	retry             func(error) error // waits after an infrastructure error, nil to try again
+	now               int64             // unix seconds
 }
 
 func newRecovery(c *boundCategory, currentCommands [16]byte, outcomesFrom int64) *recovery {
@@ -164,7 +166,11 @@ func (r *recovery) remember(s *stream, e *event.Recorded) error {
 	if !e.DedupeUntil.IsZero() {
 		entry.dedupeUntil = e.DedupeUntil.Unix()
 	}
-	if n := len(s.window.entries); n > 0 && s.window.entries[n-1].key == entry.key && s.window.entries[n-1].last()+1 == e.Version {
+	// The events of one command are neighbours. The id may also be one that was forgotten and came
+	// again, as another command.
+	same := r.lastCommandOffset == e.CommandOffset
+	r.lastCommandOffset = e.CommandOffset
+	if n := len(s.window.entries); n > 0 && same && s.window.entries[n-1].key == entry.key && s.window.entries[n-1].offset+1 == e.Offset {
 		last := &s.window.entries[n-1] // the command's next event
 		last.count++
 		last.offset = e.Offset
