@@ -26,6 +26,10 @@ type command struct {
 	letter   error // why a letter is written before the answer; nil for none
 	alone    bool  // appended with nothing else under way
 	previous undo  // what to take back when its batch is refused
+
+	replyFault  error  // why its reply topic may not be named
+	originNoted bool   // its origin counts as seen because of itself
+	lastEventID string // of the events that are under way
 }
 
 // phase is how far a command has come. Only the owner's goroutine changes it.
@@ -147,7 +151,7 @@ func (o *owner) evaluateOrigin(c *command) (verdict, bool) {
 	if origin == nil {
 		return verdict{}, false
 	}
-	if high, seen := o.origins[originOf(*origin)]; seen && origin.Offset <= high {
+	if high, seen := o.origins[originOf(*origin)]; seen && origin.Offset <= high && !c.originNoted {
 		return verdict{kind: verdictDrop}, true
 	}
 	return verdict{}, false
@@ -155,14 +159,14 @@ func (o *owner) evaluateOrigin(c *command) (verdict, bool) {
 
 func (o *owner) checkRequest(c *command) (string, error) {
 	r := &c.request
-	if r.ReplyTo.Topic != "" && !o.replyTopicAllowed(r.ReplyTo.Topic) {
-		topic := r.ReplyTo.Topic
-		r.ReplyTo.Topic = ""
-		return CodeReplyTo, fmt.Errorf("reply topic %q: want %s, a topic that begins with %s., or a saga's commands topic",
-			topic, topics.Replies(o.namespace), topics.Replies(o.namespace))
+	if c.replyFault != nil {
+		return CodeReplyTo, c.replyFault
 	}
 	if !r.DedupeUntil.IsZero() && r.DedupeUntil.After(o.clock().Add(event.DedupeAheadMax+dedupeAheadSlack)) {
 		return CodeDedupeUntil, fmt.Errorf("%s %s is more than %s ahead", event.HeaderDedupeUntil, event.FormatTime(r.DedupeUntil), event.DedupeAheadMax)
+	}
+	if !timeFits(c.time()) {
+		return CodeHeader, fmt.Errorf("header %s is missing, and the record's own stamp, %d ms, is outside the years 1 to 9999", event.HeaderTime, c.record.Timestamp.UnixMilli())
 	}
 	if c.record.Value == nil {
 		return CodeTombstone, errors.New("value is null: a commands topic takes no tombstones")
@@ -249,6 +253,10 @@ func (c *command) time() time.Time {
 	return c.record.Timestamp.UTC()
 }
 
+// timeFits says whether a header can hold a time: RFC 3339 has years of four digits. One that does
+// not fit would make an event that no reader takes.
+func timeFits(t time.Time) bool { return t.UTC().Year() >= 1 && t.UTC().Year() <= 9999 }
+
 // reframe gives the payload Confluent framing and leaves its bytes alone (PROTOCOL D2).
 func reframe(p codec.Payload) []byte {
 	value := make([]byte, 0, len(p.Body)+5)
@@ -299,8 +307,11 @@ func (o *owner) appendItem(c *command, stream event.StreamID, i int, item codec.
 	if e.id == "" {
 		e.id = event.DeriveID(stream, c.request.ID, i)
 	}
-	if len(e.id) > event.IDBytesMax {
-		return pendingEvent{}, CodeHeader, fmt.Errorf("id has %d bytes, at most %d are allowed", len(e.id), event.IDBytesMax)
+	if err := event.ValidateID(e.id); err != nil {
+		return pendingEvent{}, CodeHeader, fmt.Errorf("the event's id has %d bytes; want 1 to %d bytes of UTF-8 without control characters", len(e.id), event.IDBytesMax)
+	}
+	if !timeFits(e.time) {
+		return pendingEvent{}, CodePayload, fmt.Errorf("time %d µs is outside the years 1 to 9999", item.Time)
 	}
 	return e, "", nil
 }

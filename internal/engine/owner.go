@@ -16,6 +16,7 @@ import (
 	"github.com/foldstream/foldstream/internal/engine/appender"
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -55,7 +56,6 @@ type owner struct {
 	outcomes    map[int64]Outcome
 	origins     map[originKey]int64
 	lastEventID string
-	nextEvent   int64 // the offset that the next event will have
 
 	unfinished []*command // in offset order; the group offset stays below the first
 	todo       []*command // the waiting ones of unfinished
@@ -66,6 +66,7 @@ type owner struct {
 	gathered   bool       // something was appended or asked to be proven since the last flush
 	refused    bool       // a batch was refused: wait until nothing is under way, then take up again
 	singly     int        // commands to append alone, after a refusal
+	renewing   bool       // the claim is to be renewed: wait until nothing is under way
 	blocked    time.Time  // no deciding before, after an infrastructure error
 	blockedErr error
 	retryWait  time.Duration
@@ -310,7 +311,7 @@ func (o *owner) endTerm() {
 	o.budget.release(o)
 	o.table, o.outcomes, o.origins = nil, nil, nil
 	o.appended.clear()
-	o.unproven, o.proofs, o.refused, o.singly = nil, 0, false, 0
+	o.unproven, o.proofs, o.refused, o.singly, o.renewing = nil, 0, false, 0, false
 	o.takeUpAgain(phaseDecided)
 }
 
@@ -320,7 +321,7 @@ func (o *owner) takeUpAgain(upTo phase) {
 	for _, c := range o.unfinished {
 		if c.phase <= upTo {
 			c.phase = phaseWaiting
-			c.outcome = Outcome{}
+			c.outcome, c.letter, c.previous = Outcome{}, nil, undo{}
 			todo = append(todo, c)
 		}
 	}
@@ -344,6 +345,12 @@ func (o *owner) serve() error {
 		}
 		if leaving == nil && o.drained() {
 			return errStopped
+		}
+		if o.renewing && leaving != nil && o.idle() {
+			if err := o.renew(); err != nil {
+				return err
+			}
+			continue
 		}
 		if !o.mailbox.rest() {
 			results = o.mailbox.takeResults(results)
@@ -442,8 +449,10 @@ func (o *owner) decideWaiting() error {
 
 func (o *owner) mayDecide() bool {
 	switch {
-	case len(o.todo) == 0 || o.refused:
+	case len(o.todo) == 0 || o.refused || o.renewing:
 		return false
+	case o.appended.len() > 0 && o.appended.at(o.appended.len()-1).alone:
+		return false // were it refused, what is decided behind it would have to be taken back with it
 	case o.appended.len() >= o.engine.cfg.InFlightMax:
 		return false
 	case o.singly > 0 && (o.appended.len() > 0 || o.proofs > 0 || len(o.unproven) > 0):
@@ -494,8 +503,7 @@ func (o *owner) takeDelivered() {
 // handle decides one command and sets on its way what comes of it.
 func (o *owner) handle(c *command) error {
 	if !c.parsed {
-		c.request, c.faults = event.ParseRequest(c.record.Headers)
-		c.parsed = true
+		o.parse(c)
 	}
 	var v verdict
 	var err error
@@ -532,6 +540,17 @@ func (o *owner) handle(c *command) error {
 	return nil
 }
 
+// parse reads a command's headers. A reply topic that may not be named is forgotten at once: no
+// path may answer there, or anybody could have us write into an events topic.
+func (o *owner) parse(c *command) {
+	c.request, c.faults = event.ParseRequest(c.record.Headers)
+	c.parsed = true
+	if topic := c.request.ReplyTo.Topic; topic != "" && !o.replyTopicAllowed(topic) {
+		c.request.ReplyTo.Topic, c.replyFault = "", fmt.Errorf("reply topic %q: want %s, a topic that begins with %s., or a saga's commands topic",
+			topic, topics.Replies(o.namespace), topics.Replies(o.namespace))
+	}
+}
+
 // recall answers a command at or below H without deciding it (W12): from its event in the log,
 // or, when it is mis-routed or undecodable, as if it came for the first time; what left no event
 // is unknown.
@@ -544,7 +563,7 @@ func (o *owner) recall(c *command) (verdict, error) {
 	if errors.As(err, &decider) {
 		v, err = verdict{}, nil // it is not to be decided again anyway
 	}
-	if err != nil || v.kind == verdictReroute || v.kind == verdictDrop || v.letter != nil {
+	if err != nil || v.kind == verdictReroute || v.letter != nil || (v.kind == verdictDrop && o.remembers(c)) {
 		return v, err
 	}
 	return answer(Outcome{
@@ -553,11 +572,29 @@ func (o *owner) recall(c *command) (verdict, error) {
 	}), nil
 }
 
-// noteOrigin remembers the highest origin, once the command is not going to be tried again.
+// remembers says whether a command's id left an event in its stream. Of the re-routes at or below
+// H whose origin was passed, those are repetitions; the others may be the first of their kind, with
+// an answer that was never sent:
+//
+//	c1 and c2 are re-routed; c1 is rejected, c2 accepted; the owner dies before it answers
+//	its successor learns c2's origin from the log, reads c1, whose origin is lower
+//	dropped as repeated, c1 would never be answered
+func (o *owner) remembers(c *command) bool {
+	s := o.table.get(string(c.record.Key))
+	if s == nil {
+		return false
+	}
+	_, known := s.window.position(keyOf(c.request.ID))
+	return known
+}
+
+// noteOrigin remembers the highest origin. The command itself may be decided again, after a refused
+// batch, and is no repetition then.
 func (o *owner) noteOrigin(c *command, v verdict) {
 	if c.request.Origin == nil || v.kind == verdictReroute || v.kind == verdictDrop {
 		return
 	}
+	c.originNoted = true
 	key := originOf(*c.request.Origin)
 	if high, seen := o.origins[key]; !seen || c.request.Origin.Offset > high {
 		o.origins[key] = c.request.Origin.Offset
@@ -579,7 +616,7 @@ func (o *owner) append(c *command, v verdict) error {
 	s := o.table.obtain(id)
 	c.previous = undo{stream: s, id: id, version: s.version, state: s.state}
 	first := s.version + 1
-	c.alone = o.singly > 0
+	c.alone, c.lastEventID = o.singly > 0, v.events[len(v.events)-1].id
 	o.writer.Append(o.recordsOf(c, v, first), o.onAppend)
 	s.version += event.Version(len(v.events))
 	if o.category.Decider != nil {
@@ -733,7 +770,7 @@ func (o *owner) onAppended(r appender.Result) error {
 func (o *owner) promote(c *command, offset int64) {
 	count := int64(c.outcome.Last - c.outcome.First + 1)
 	c.outcome.Offset = offset + count - 1
-	o.nextEvent = offset + count
+	o.lastEventID = c.lastEventID
 	o.lastAppend = o.clock()
 	s := c.previous.stream
 	for i := len(s.window.entries) - 1; i >= 0; i-- {
@@ -768,21 +805,20 @@ func (o *owner) onRefused(c *command, cause error) error {
 		o.answer(c)
 		return nil
 	}
-	if !o.refused {
-		o.refused = true
-		o.metrics.refused()
-		o.log.Warn("batch refused; its commands are decided again one by one", "cause", cause)
-		o.takeBackAll(c)
-	}
+	o.takeBackAll(cause)
+	o.takeBack(c) // the oldest, so the last
 	return nil
 }
 
-// takeBackAll undoes the refused command and all behind it, newest first.
-func (o *owner) takeBackAll(first *command) {
+// takeBackAll undoes all that is under way, newest first. It is called at the first answer of a
+// refused batch, whether that is a command's or a proof's.
+func (o *owner) takeBackAll(cause error) {
+	o.refused = true
+	o.metrics.refused()
+	o.log.Warn("batch refused; its commands are decided again one by one", "cause", cause)
 	for i := o.appended.len() - 1; i >= 0; i-- {
 		o.takeBack(o.appended.at(i))
 	}
-	o.takeBack(first)
 }
 
 func (o *owner) takeBack(c *command) {
@@ -806,8 +842,10 @@ func (o *owner) takeBack(c *command) {
 func (o *owner) onProof(group []*command, err error) error {
 	o.proofs--
 	if errors.Is(err, appender.ErrRefused) || (err == nil && o.refused) {
-		o.refused = true // decided on a state that is taken back: decided again with the rest
-		return nil
+		if !o.refused {
+			o.takeBackAll(err)
+		}
+		return nil // decided on a state that is taken back: decided again with the rest
 	}
 	if err != nil {
 		return err
@@ -882,18 +920,25 @@ func (o *owner) onTick() error {
 		o.table.sweep(o.category.limits, now)
 		o.budget.add(o, o.table.bytes-before)
 		o.sweepAt = now.Add(sweepInterval)
-	case now.After(o.renewAt) && o.appended.len() == 0 && o.proofs == 0:
-		return o.renew()
+	case now.After(o.renewAt):
+		o.renewing = true
 	case now.Sub(o.lastAppend) > o.engine.limits.keepaliveAfter:
 		o.lastAppend = now
 		o.writer.AppendKeepalive(func(r appender.Result) {
 			if r.Err != nil {
 				o.log.Warn("keep-alive failed", "cause", r.Err)
 			}
+			o.mailbox.signal() // a renewal may wait for it
 		})
 		o.writer.Flush()
 	}
 	return nil
+}
+
+// idle says whether nothing of this writer's is under way, keep-alives included.
+func (o *owner) idle() bool {
+	entries, _ := o.writer.Waiting()
+	return entries == 0 && o.appended.len() == 0 && o.proofs == 0 && len(o.unproven) == 0
 }
 
 const sweepInterval = 10 * time.Minute

@@ -215,7 +215,7 @@ func (o *owner) checkCommands(ctx context.Context, r *recovery, committed int64)
 	if committed > end {
 		return fault("the group offset is %d, but the topic ends at %d: it was truncated or recreated; remove the group's offsets when that is meant (kafka-consumer-groups --delete-offsets --group %s --topic %s)", committed, end, o.engine.cfg.Group, o.topics.commands)
 	}
-	if known := max(r.highest+1, committed); start > known && (r.highest >= 0 || committed >= 0) {
+	if known := max(r.highest+1, committed, 0); start > known {
 		return fault("the topic begins at offset %d, but commands from %d on were not handled yet: retention deleted them; the offset must be moved on record (kafka-consumer-groups --reset-offsets --group %s --topic %s:%d --to-offset %d)", start, known, o.engine.cfg.Group, o.topics.commands, o.partition, start)
 	}
 	return nil
@@ -224,7 +224,7 @@ func (o *owner) checkCommands(ctx context.Context, r *recovery, committed int64)
 // adopt makes what was read the owner's own.
 func (o *owner) adopt(r *recovery) {
 	o.table, o.highest, o.outcomes, o.origins = r.table, r.highest, r.outcomes, r.origins
-	o.lastEventID, o.nextEvent = r.lastEventID, o.writer.ClaimOffset()+1
+	o.lastEventID = r.lastEventID
 	o.budget.add(o, r.table.bytes)
 	term := o.termNumber
 	o.onAppend = func(res appender.Result) { o.mailbox.post(result{kind: resultAppend, append: res, term: term}) }
@@ -234,20 +234,19 @@ func (o *owner) adopt(r *recovery) {
 }
 
 // renew claims anew under the held producer id, busy or not, before the coordinator forgets the
-// transactional id (W3). A re-claim never steals (W4): its base offset must be the expected one,
+// transactional id (W3). Nothing is under way: what was would be refused behind the claim. A re-claim never steals (W4): its base offset must be the expected one,
 // else somebody else has written and everything is recovered.
 func (o *owner) renew() error {
 	if err := o.engine.proveMembership(o.ctx); err != nil {
 		return err
 	}
-	held := o.writer.Held()
+	held, expected := o.writer.Held(), o.writer.NextOffset()
 	w, err := o.engine.appender.Claim(o.ctx, o.appendTarget(), o.claimInfo(o.lastEventID), appender.LastClaim{Claim: held, Known: true}, &held)
 	if err != nil {
 		return err
 	}
 	o.writer.Close()
-	expected := o.nextEvent
-	o.writer, o.nextEvent = w, w.ClaimOffset()+1
+	o.writer, o.renewing, o.lastAppend = w, false, o.clock()
 	if w.ClaimOffset() != expected {
 		return fmt.Errorf("%w: the renewed claim stands at offset %d, expected %d: somebody else wrote", appender.ErrLost, w.ClaimOffset(), expected)
 	}
