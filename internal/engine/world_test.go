@@ -118,6 +118,7 @@ type world struct {
 }
 
 func onBrokers(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Parallel()
 	for _, k := range testkit.Kafkas(t) {
 		t.Run(k.Name, func(t *testing.T) {
 			t.Parallel()
@@ -181,22 +182,84 @@ type testWriter struct{ t testing.TB }
 
 func (t testWriter) Write(p []byte) (int, error) { os.Stderr.Write(p); return len(p), nil }
 
+// onKfake runs a test on an embedded broker of its own, whose answers it may falsify.
+func onKfake(t *testing.T) *world {
+	t.Parallel()
+	return newWorld(t, testkit.WrapKfake(testkit.StartKfake(t)))
+}
+
+// quiet takes the log of what a test breaks on purpose.
+var quiet = slog.New(slog.DiscardHandler)
+
 // instance is a running engine.
 type instance struct {
 	w      *world
 	engine *Engine
+	link   *link // nil for one on the plain network
 	cancel context.CancelFunc
 	done   chan error
+	told   *told
 }
+
+// told collects what Config.OnOutcome is told.
+type told struct {
+	mu       sync.Mutex
+	outcomes []toldOutcome
+	changed  chan struct{}
+}
+
+type toldOutcome struct {
+	category  string
+	partition int32
+	offset    int64
+	Outcome
+}
+
+func (d *told) hear(category string, partition int32, offset int64, o Outcome) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.outcomes = append(d.outcomes, toldOutcome{category, partition, offset, o})
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+// list returns what was told so far and a channel that is closed at the next telling.
+func (d *told) list() ([]toldOutcome, <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]toldOutcome(nil), d.outcomes...), d.changed
+}
+
+// tells waits until an instance has told n outcomes and returns them.
+func (i *instance) tells(n int) []toldOutcome {
+	i.w.t.Helper()
+	deadline := time.After(waitMax)
+	for {
+		outcomes, changed := i.told.list()
+		if len(outcomes) >= n {
+			return outcomes
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			i.w.t.Fatalf("outcomes told: got %d (%+v), want %d", len(outcomes), outcomes, n)
+		}
+	}
+}
+
+// waitMax bounds every wait of a test; a test that meets it fails.
+const waitMax = 30 * time.Second
 
 func (w *world) start(change ...func(*Config)) *instance {
 	w.t.Helper()
-	e, err := New(w.t.Context(), w.config(change...))
+	heard := &told{changed: make(chan struct{})}
+	hear := func(c *Config) { c.OnOutcome = heard.hear }
+	e, err := New(w.t.Context(), w.config(append([]func(*Config){hear}, change...)...))
 	if err != nil {
 		w.t.Fatalf("New: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	i := &instance{w: w, engine: e, cancel: cancel, done: make(chan error, 1)}
+	i := &instance{w: w, engine: e, cancel: cancel, done: make(chan error, 1), told: heard}
 	go func() { i.done <- e.Run(ctx) }()
 	w.t.Cleanup(func() { i.stop() })
 	return i
@@ -221,8 +284,8 @@ func (i *instance) stop() error {
 	case err := <-i.done:
 		i.done <- err
 		return err
-	case <-time.After(30 * time.Second):
-		i.w.t.Error("the engine did not stop within 30 s")
+	case <-time.After(waitMax):
+		i.w.t.Errorf("the engine did not stop within %s", waitMax)
 		return nil
 	}
 }
@@ -230,10 +293,10 @@ func (i *instance) stop() error {
 // eventually polls a condition: for what no signal tells.
 func (w *world) eventually(what string, condition func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(waitMax)
 	for !condition() {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("waited 30 s in vain for: %s", what)
+			w.t.Fatalf("waited %s in vain for: %s", waitMax, what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
@@ -375,7 +438,7 @@ func (w *world) log(topic string) []*kgo.Record {
 	reader := w.kafka.Client(w.t, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}), kgo.FetchMaxWait(100*time.Millisecond))
 	defer reader.Close()
 	var records []*kgo.Record
-	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), waitMax)
 	defer cancel()
 	for want > 0 {
 		fetches := reader.PollFetches(ctx)
