@@ -10,6 +10,7 @@ import (
 	"github.com/foldstream/foldstream/internal/testkit"
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -86,6 +87,113 @@ func TestEntryIsNeverSplit(t *testing.T) {
 			t.Errorf("log: got %d batches of %d records, want more than 4 of %d", len(log), seq, records+1)
 		}
 	})
+}
+
+func TestFullAtWaitingBytesMax(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, onKfake(t), nil)
+	writer := w.claim(w.appender(func(c *Config) { c.WaitingBytesMax = 1000 }))
+	f := newFates(t)
+	writer.Append([]Record{{Value: make([]byte, 900)}}, f.done)
+	if writer.Full() {
+		t.Error("Full at 900 of 1000 bytes: got true, want false")
+	}
+	writer.Append([]Record{{Value: make([]byte, 100)}}, f.done)
+	if !writer.Full() {
+		t.Error("Full above 1000 bytes: got false, want true")
+	}
+	writer.Flush()
+	for range 2 {
+		if r := f.next(); r.Err != nil {
+			t.Errorf("got %v, want none", r.Err)
+		}
+	}
+	if writer.Full() {
+		t.Error("Full when all is answered: got true, want false")
+	}
+}
+
+// While a request is under way everything else gathers; the next request carries all of it, and
+// one ListOffsets all the proofs.
+func TestOneRequestCarriesEveryPartition(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, onKfake(t), nil)
+	const partitions = 8
+	topic := w.part.Topic + ".many"
+	w.k.CreateTopic(t, topic, partitions, nil)
+	id := topicID(t, w.client, topic)
+	a := w.appender(func(c *Config) { c.ProveByListOffsets = true })
+	first := w.claim(a)
+	writers := make([]*Writer, partitions)
+	for p := range writers {
+		part := Partition{Topic: topic, TopicID: id, Partition: int32(p), TransactionalID: fmt.Sprint(topic, p)}
+		var err error
+		if writers[p], err = a.Claim(w.ctx, part, w.info, LastClaim{}, nil); err != nil {
+			t.Fatalf("Claim: %v", err)
+		}
+	}
+	count := w.k.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce, kmsg.ListOffsets}, Topic: topic, Observe: true, Count: -1})
+	hold := w.holdProduce()
+	f := newFates(t)
+	first.Append(eventOf("held"), f.done)
+	first.Flush()
+	<-hold.arrived
+	for p, writer := range writers {
+		if p%2 == 0 {
+			writer.Append(eventOf("x"), f.done)
+		} else {
+			writer.Prove(f.proof)
+		}
+		writer.Flush()
+	}
+	close(hold.open)
+	for range partitions + 1 {
+		if r := f.next(); r.Err != nil {
+			t.Errorf("got %v, want none", r.Err)
+		}
+	}
+	if got := count.Hits(); got != 2 {
+		t.Errorf("requests for %d partitions: got %d, want one Produce and one ListOffsets", partitions, got)
+	}
+}
+
+func TestRequestBytesMaxSpreadsPartitionsOverRequests(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, onKfake(t), nil)
+	const partitions = 6
+	topic := w.part.Topic + ".many"
+	w.k.CreateTopic(t, topic, partitions, nil)
+	id := topicID(t, w.client, topic)
+	a := w.appender(func(c *Config) { c.BatchBytesMax, c.RequestBytesMax = 10_000, 20_000 })
+	f := newFates(t)
+	first := w.claim(a)
+	var writers []*Writer
+	for p := range int32(partitions) {
+		part := Partition{Topic: topic, TopicID: id, Partition: p, TransactionalID: fmt.Sprint(topic, p)}
+		writer, err := a.Claim(w.ctx, part, w.info, LastClaim{}, nil)
+		if err != nil {
+			t.Fatalf("Claim: %v", err)
+		}
+		writers = append(writers, writer)
+	}
+	count := w.k.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Observe: true, Count: -1})
+	hold := w.holdProduce()
+	first.Append(eventOf("held"), f.done)
+	first.Flush()
+	<-hold.arrived
+	for _, writer := range writers {
+		writer.Append([]Record{{Value: make([]byte, 9800)}}, f.done)
+		writer.Flush()
+	}
+	close(hold.open)
+	for range partitions + 1 {
+		if r := f.next(); r.Err != nil {
+			t.Errorf("got %v, want none", r.Err)
+		}
+	}
+	if got := count.Hits(); got != 3 {
+		t.Errorf("requests for 6 batches of 10 kB, 20 kB a request: got %d, want 3", got)
+	}
 }
 
 func TestW3KeepaliveIsHeadersOnlyUnderTheOwnSequence(t *testing.T) {

@@ -113,7 +113,7 @@ func (p *batchPool) get() *batch {
 }
 
 func (p *batchPool) put(b *batch) {
-	if b.tainted || cap(b.buf) > bufBytesPooled {
+	if b.tainted || cap(b.buf) > bufBytesPooled || cap(b.entries) > entriesPooled {
 		return
 	}
 	b.reset()

@@ -72,6 +72,7 @@ const (
 	headerBytes    = 61
 	bufBytesFirst  = 16 << 10
 	bufBytesPooled = 1 << 20
+	entriesPooled  = 1 << 13
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/foldstream/foldstream/internal/testkit"
@@ -27,7 +28,7 @@ func BenchmarkAppend(b *testing.B) {
 		{Key: "ce_sequence", Value: []byte("12")},
 	}
 	for _, callers := range []int{1, 16, 128, 1024} {
-		for round := range 3 {
+		for round := range 5 {
 			topic := testkit.Namespace(b) + ".events"
 			k.CreateTopic(b, topic, benchPartitions, map[string]string{"retention.bytes": "50000000"})
 			id := topicID(b, client, topic)
@@ -96,6 +97,8 @@ func benchKgo(b *testing.B, k *testkit.Kafka, topic string, callers int, value [
 // spread has b.N operations done by the callers, and reports them a second.
 func spread(b *testing.B, callers int, run func(caller, ops int)) {
 	b.ReportAllocs()
+	var before, after syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)
 	b.ResetTimer()
 	var all sync.WaitGroup
 	for c := range callers {
@@ -107,5 +110,8 @@ func spread(b *testing.B, callers int, run func(caller, ops int)) {
 	}
 	all.Wait()
 	b.StopTimer()
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
+	cpu := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+	b.ReportMetric(float64(cpu)/float64(b.N), "cpu-ns/op")
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "appends/s")
 }

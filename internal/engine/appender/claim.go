@@ -228,7 +228,9 @@ func (a *Appender) writeClaim(ctx context.Context, p Partition, info ClaimInfo, 
 		w.Close()
 		return nil, fmt.Errorf("claim under producer %d epoch %d: %w", claim.ProducerID, claim.Epoch, err)
 	}
-	w.claimOffset, w.graceUntil = offset, time.Time{}
+	w.mu.Lock()
+	w.claimOffset, w.graceUntil, w.claimed = offset, time.Time{}, true
+	w.mu.Unlock()
 	return w, nil
 }
 

@@ -92,11 +92,15 @@ func (s *sender) serve(writers []*Writer) {
 	r := &s.round
 	r.begin()
 	for _, w := range writers {
-		if r.bytes >= s.a.cfg.RequestBytesMax || r.has(w.p) {
+		if r.has(w.p) {
 			s.again(w) // the next round: one batch a partition and request
 			continue
 		}
-		if b := w.next(); b != nil {
+		switch b := w.next(); {
+		case b == nil:
+		case r.bytes > 0 && r.bytes+len(b.buf) > s.a.cfg.RequestBytesMax:
+			s.again(w)
+		default:
 			r.add(w, b)
 		}
 	}

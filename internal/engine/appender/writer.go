@@ -33,6 +33,7 @@ type Writer struct {
 	compacted   bool
 	claimOffset int64
 	graceUntil  time.Time // until then an unknown topic id is retried; zero once claimed
+	claimed     bool      // the caller has it; before, it is the claim's own
 
 	waitingEntries, waitingBytes atomic.Int64
 
@@ -222,12 +223,12 @@ func (w *Writer) die(cause error) {
 	}
 	w.err = cause
 	close(w.dead)
-	held := w.schedule()
+	held, claimed := w.schedule(), w.claimed
 	w.mu.Unlock()
 	w.a.forget(w)
 	w.a.router.nudge() // it may hold the writer
 	w.afterSchedule(held)
-	if !errors.Is(cause, ErrClosed) {
+	if claimed && !errors.Is(cause, ErrClosed) {
 		w.a.cfg.Logger.Warn("writer lost its partition", "partition", w.p.String(),
 			"producer", w.claim.ProducerID, "epoch", w.claim.Epoch, "cause", cause)
 	}
