@@ -333,11 +333,11 @@ def replies():
         ("accepted", reply(requestId="req-1", outcome="accepted", firstVersion=1, lastVersion=2, partition=5, offset=1042)),
         ("accepted without an event", reply(requestId="req-2", outcome="accepted", partition=5)),
         ("duplicate", reply(requestId="req-1", outcome="duplicate", firstVersion=1, lastVersion=2, partition=5, offset=1042, attempt="2")),
-        ("conflict", reply(requestId="req-3", outcome="conflict", actualVersion=2, partition=5)),
+        ("conflict", reply(requestId="req-3", outcome="conflict", actualVersion=2)),
         ("rejected", reply(requestId="req-4", outcome="rejected", code="already-paid", message="the invoice is paid — nothing is due")),
         ("invalid", reply(requestId="req-5", outcome="invalid", code="header", message="header ce_type: is missing",
                           errors=["header ce_type: is missing", "header ce_time: want a time as in RFC 3339, got \"noon\""])),
-        ("unknown", reply(requestId="req-6", outcome="unknown", partition=0)),
+        ("unknown", reply(requestId="req-6", outcome="unknown", message="ask again")),
     ]
     return {
         "about": "foldstream.Reply: the Avro body and the value in Confluent framing under schema id %d." % REPLY.id,
