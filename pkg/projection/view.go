@@ -23,6 +23,7 @@ import (
 
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/foldstream/foldstream/pkg/topics"
 )
 
 // Event is one event on its way into a view.
@@ -148,11 +149,8 @@ func (v View) Layout() []Column {
 
 var nameRule = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
 
-// reservedNames are those of the system's own tables and views in a namespace's schema.
-var reservedNames = []string{
-	"saga", "dlq", "replies", "schemas", "audit", "corrections",
-	"events", "snapshots", "sagas", "letters", "offsets", "parked", "views", "goose_db_version",
-}
+// tableNames are those of the system's tables in a namespace's schema, beside topics.Reserved.
+var tableNames = []string{"parked", "views", "goose_db_version"}
 
 // Validate checks the definition by itself and joins all faults.
 func (v View) Validate() error {
@@ -163,7 +161,7 @@ func (v View) Validate() error {
 	if !nameRule.MatchString(v.Name) {
 		fault("want a name of [a-z][a-z0-9_]{0,30}")
 	}
-	if slices.Contains(reservedNames, v.Name) {
+	if slices.Contains(tableNames, v.Name) || slices.Contains(topics.Reserved(), v.Name) {
 		fault("the name is reserved for the system")
 	}
 	if v.Version < 1 {
