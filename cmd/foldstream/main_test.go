@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/foldstream/foldstream/internal/app"
 	"github.com/foldstream/foldstream/internal/devstack"
@@ -64,6 +65,52 @@ func TestDemoShowsFourViewsAndCounts(t *testing.T) {
 	}
 	if got := shown.Import.Commands; len(shown.Views) != 4 || got.Commands != log.CommandCount() || got.Outcomes["accepted"] != got.Commands {
 		t.Errorf("got %d views and %+v, want 4, and all %d commands accepted", len(shown.Views), got, log.CommandCount())
+	}
+}
+
+// TestDevIsJoinedByAnImportAndDrains imports one file twice into a stack of another command.
+func TestDevIsJoinedByAnImportAndDrains(t *testing.T) {
+	t.Parallel()
+	dataDir, file := t.TempDir(), filepath.Join(t.TempDir(), "orders.csv")
+	if err := os.WriteFile(file, processlog.Sample(2, 10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	type ended struct {
+		code   int
+		stderr string
+	}
+	dev := make(chan ended, 1)
+	go func() {
+		code, _, stderr := call(ctx, "dev", "--ephemeral", "--data-dir", dataDir, "--log-level", "warn")
+		dev <- ended{code, stderr}
+	}()
+	endpoints := filepath.Join(dataDir, devstack.EndpointsFile)
+	testkit.Await(t, "the stack writes its addresses", time.Minute, func(context.Context) bool {
+		_, err := os.Stat(endpoints)
+		return err == nil
+	})
+	for run, want := range []string{"accepted", "duplicate"} {
+		code, stdout, stderr := call(t.Context(), "import", "process-log", file, "--data-dir", dataDir, "-o", "json", "--rate", "100000")
+		var result struct {
+			Commands struct {
+				Commands int
+				Outcomes map[string]int
+			}
+		}
+		if err := json.Unmarshal([]byte(stdout), &result); err != nil || code != 0 {
+			t.Fatalf("import %d: got exit code %d and %v\n%s", run+1, code, err, stderr)
+		}
+		if got := result.Commands; got.Commands == 0 || got.Outcomes[want] != got.Commands {
+			t.Errorf("import %d: got %+v, want all %s", run+1, got, want)
+		}
+	}
+	cancel()
+	if got := <-dev; got.code != 0 {
+		t.Errorf("dev: got exit code %d, want an orderly end\n%s", got.code, got.stderr)
+	}
+	if _, err := os.Stat(endpoints); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", endpoints, err)
 	}
 }
 

@@ -72,12 +72,12 @@ func (l *loader) yaml() bool {
 		{"schemas", func(v *yaml.Node) { l.schemasDir(v) }},
 		{"categories", func(v *yaml.Node) { l.categories(v) }},
 		{"partitions", func(v *yaml.Node) {
-			p.PartitionsDefault = int32(l.integer(v, "partitions", 1, int(topics.PartitionsMax)))
+			p.PartitionsDefault = int32(l.integer(v, "partitions", int(topics.PartitionsMax)))
 		}},
 		{"replication_factor", func(v *yaml.Node) {
-			p.ReplicationFactor = int16(l.integer(v, "replication_factor", 1, replicationMax))
+			p.ReplicationFactor = int16(l.integer(v, "replication_factor", replicationMax))
 		}},
-		{"min_insync_replicas", func(v *yaml.Node) { p.MinInsyncReplicas = l.integer(v, "min_insync_replicas", 1, replicationMax) }},
+		{"min_insync_replicas", func(v *yaml.Node) { p.MinInsyncReplicas = l.integer(v, "min_insync_replicas", replicationMax) }},
 		{"registry", func(v *yaml.Node) { l.registry(v) }},
 	})
 	if p.Namespace == "" && len(l.faults) == 0 {
@@ -233,7 +233,7 @@ func (l *loader) category(name string, at pair) Category {
 	l.mapping(at.value, what, []setting{
 		{"mode", func(v *yaml.Node) { c.Mode = topics.Mode(l.oneOf(v, what+".mode", modes)) }},
 		{"partitions", func(v *yaml.Node) {
-			c.Partitions = int32(l.integer(v, what+".partitions", 1, int(topics.PartitionsMax)))
+			c.Partitions = int32(l.integer(v, what+".partitions", int(topics.PartitionsMax)))
 		}},
 		{"retention", func(v *yaml.Node) { c.Retention = l.retention(v, what+".retention") }},
 		{"allow_appends", func(v *yaml.Node) { appends, c.AllowAppends = v, l.boolean(v, what+".allow_appends") }},
@@ -253,7 +253,7 @@ var modes = []string{string(topics.ModeAppend), string(topics.ModeDecider), stri
 
 func (l *loader) dedupe(v *yaml.Node, what string, c *Category) {
 	l.mapping(v, what, []setting{
-		{"ids", func(v *yaml.Node) { c.DedupeIDs = l.integer(v, what+".ids", 1, dedupeIDsMax) }},
+		{"ids", func(v *yaml.Node) { c.DedupeIDs = l.integer(v, what+".ids", dedupeIDsMax) }},
 		{"age", func(v *yaml.Node) { c.DedupeAge = l.duration(v, what+".age", time.Second, dedupeAgeMax) }},
 	})
 }
@@ -274,10 +274,11 @@ func (l *loader) oneOf(v *yaml.Node, what string, known []string) string {
 	return v.Value
 }
 
-func (l *loader) integer(v *yaml.Node, what string, low, high int) int {
+// integer reads a whole number from 1 to high.
+func (l *loader) integer(v *yaml.Node, what string, high int) int {
 	n, err := strconv.Atoi(v.Value)
-	if v.Kind != yaml.ScalarNode || err != nil || n < low || n > high {
-		l.fault(File, v.Line, fmt.Sprintf("want a whole number from %d to %d", low, high), "%s: got %s", what, kindOf(v))
+	if v.Kind != yaml.ScalarNode || err != nil || n < 1 || n > high {
+		l.fault(File, v.Line, fmt.Sprintf("want a whole number from 1 to %d", high), "%s: got %s", what, kindOf(v))
 		return 0
 	}
 	return n

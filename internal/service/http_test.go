@@ -212,7 +212,8 @@ func TestKafkaClientLogsOneLevelLower(t *testing.T) {
 		level slog.Level
 		want  kgo.LogLevel
 	}{{slog.LevelDebug, kgo.LogLevelInfo}, {slog.LevelInfo, kgo.LogLevelWarn}, {slog.LevelError, kgo.LogLevelError}} {
-		l := kafkaLogger{slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: c.level}))}
+		var out bytes.Buffer
+		l := kafkaLogger{slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: c.level}))}
 		if got := l.Level(); got != c.want {
 			t.Errorf("at %s: got %v, want %v", c.level, got, c.want)
 		}
