@@ -628,18 +628,11 @@ func TestW17AnswersThatWereDecidedBehindARefusedBatchAreDecidedAgain(t *testing.
 	w.send(culprit, spends, first, repeated)
 	i.fetched("account", 0, 4)
 	close(held.open)
-	told := i.tells(5)
-	for _, o := range told {
-		t.Logf("told %+v", o)
-	}
 	wantOutcome(t, w.await(culprit.id, 2)[0], OutcomeInvalid, CodeRefused)
 	wantOutcome(t, w.await(culprit.id, 2)[1], OutcomeInvalid, CodeRefused)
 	wantOutcome(t, w.await(spends.id, 1)[0], OutcomeRejected, "overdrawn")
 	wantOutcome(t, w.await(first.id, 1)[0], OutcomeAccepted, "")
 	wantVersions(t, w.await(first.id, 1)[0], 1, 1)
-	for _, r := range w.log(topics.Events(w.ns, "account")) {
-		t.Logf("%d %d %s %v", r.Partition, r.Offset, r.Value, r.Headers)
-	}
 }
 
 // A re-routed command in a refused batch is decided again: its own origin is no repetition.
