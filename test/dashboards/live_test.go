@@ -106,7 +106,7 @@ func values(t *testing.T, s *server, d dashboard.Dashboard) (all, one map[string
 			continue
 		}
 		query := deref(v.Definition)
-		if text, _ := v.Query.Map["query"].(string); v.Query == nil || text != query {
+		if v.Query == nil || v.Query.Map["query"] != query {
 			t.Errorf("variable %s: its query and its definition differ", v.Name)
 		}
 		parts := labelValues.FindStringSubmatch(substitute(query, all))
