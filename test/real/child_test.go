@@ -5,11 +5,16 @@ package real
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -133,11 +138,48 @@ func (c *child) tail() string {
 	return string(bytes.ToValidUTF8(text[max(0, len(text)-tailBytesMax):], []byte("?")))
 }
 
-// logged counts the lines of the child's log that hold a text.
-func (c *child) logged(text string) int {
-	all, err := os.ReadFile(c.stderr)
+// metric scrapes the child and sums the series of one metric.
+func (c *child) metric(t *testing.T, name string) float64 {
+	t.Helper()
+	body, err := c.scrape(t.Context())
 	if err != nil {
-		return 0
+		t.Fatalf("scrape %s: %v", c.name, err)
 	}
-	return bytes.Count(all, []byte(text))
+	var sum float64
+	for line := range strings.Lines(body) {
+		if !strings.HasPrefix(line, name) {
+			continue
+		}
+		fields := strings.Fields(line)
+		value, err := strconv.ParseFloat(fields[len(fields)-1], 64)
+		if err != nil {
+			t.Fatalf("%s has a metric without a value: %q", c.name, line)
+		}
+		sum += value
+	}
+	return sum
+}
+
+var servedAt = regexp.MustCompile(`"health and metrics are served".*"addr":"([^"]+)"`)
+
+func (c *child) scrape(ctx context.Context) (string, error) {
+	log, err := os.ReadFile(c.stderr)
+	if err != nil {
+		return "", err
+	}
+	match := servedAt.FindSubmatch(log)
+	if match == nil {
+		return "", errors.New("its log does not say where metrics are served")
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(match[1])+"/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
 }

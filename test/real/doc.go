@@ -11,6 +11,7 @@
 //	import_test.go   an import, as a child
 //	journal_test.go  what stands in the topics, followed live
 //	log_test.go      the log read once and checked whole
+//	checks_test.go   that the checks find what they look for
 //	views_test.go    the views against an independent fold of the log
 //
 // # What is random

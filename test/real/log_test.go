@@ -12,7 +12,6 @@ import (
 
 	"github.com/foldstream/foldstream/internal/processlog"
 	"github.com/foldstream/foldstream/pkg/event"
-	"github.com/foldstream/foldstream/pkg/topics"
 )
 
 // entry is one record of an events topic, as every reader of ours has to take it.
@@ -26,31 +25,35 @@ type entry struct {
 type eventLog struct {
 	partitions map[place][]entry // by offset order; offset n is entry n-first
 	counts     map[string]int32  // partitions by topic
+	lineages   map[place]*event.Lineage
 	events     int
 	claims     int
 	voids      int
+	broken     faults // records that cannot be an event of ours, and holes
+}
+
+func newEventLog() *eventLog {
+	return &eventLog{partitions: map[place][]entry{}, counts: map[string]int32{}, lineages: map[place]*event.Lineage{}, broken: faults{what: "records"}}
 }
 
 // readLog reads the events topics by a client of its own and classifies each record.
 func (w *world) readLog() *eventLog {
 	w.t.Helper()
-	l := &eventLog{partitions: map[place][]entry{}, counts: map[string]int32{}}
-	lineages := map[place]*event.Lineage{}
-	end := w.readAll(w.eventsTopics(), func(rec *kgo.Record) {
-		p := place{rec.Topic, rec.Partition}
-		if lineages[p] == nil {
-			lineages[p] = &event.Lineage{}
-		}
-		l.add(w, p, rec, lineages[p])
-	})
-	for p := range end {
+	l := newEventLog()
+	for p := range w.readAll(w.eventsTopics(), l.add) {
 		l.counts[p.topic]++
 	}
+	w.demand(&l.broken)
 	return l
 }
 
-func (l *eventLog) add(w *world, p place, rec *kgo.Record, lineage *event.Lineage) {
-	e := entry{record: rec, verdict: lineage.Judge(rec.ProducerID, rec.ProducerEpoch, rec.Headers)}
+// add takes the next record of its partition in.
+func (l *eventLog) add(rec *kgo.Record) {
+	p := place{rec.Topic, rec.Partition}
+	if l.lineages[p] == nil {
+		l.lineages[p] = &event.Lineage{}
+	}
+	e := entry{record: rec, verdict: l.lineages[p].Judge(rec.ProducerID, rec.ProducerEpoch, rec.Headers)}
 	switch e.verdict {
 	case event.VerdictVoid:
 		l.voids++
@@ -62,11 +65,11 @@ func (l *eventLog) add(w *world, p place, rec *kgo.Record, lineage *event.Lineag
 		l.events++
 		var err error
 		if e.recorded, err = event.ParseRecorded(categoryOf(rec.Topic), rec); err != nil {
-			w.t.Errorf("%v", err)
+			l.broken.add("%v", err)
 		}
 	}
 	if n := len(l.partitions[p]); n > 0 && rec.Offset != l.partitions[p][n-1].record.Offset+1 {
-		w.t.Errorf("%s: offset %d follows %d", p, rec.Offset, l.partitions[p][n-1].record.Offset)
+		l.broken.add("%s: offset %d follows %d", p, rec.Offset, l.partitions[p][n-1].record.Offset)
 	}
 	l.partitions[p] = append(l.partitions[p], e)
 }
@@ -120,12 +123,12 @@ func (l *eventLog) at(p place, offset int64) (entry, bool) {
 }
 
 // each visits the valid events, partition by partition.
-func (l *eventLog) each(visit func(event.Recorded)) {
+func (l *eventLog) each(visit func(topic string, e event.Recorded)) {
 	places := slices.SortedFunc(maps.Keys(l.partitions), func(a, b place) int { return strings.Compare(a.String(), b.String()) })
 	for _, p := range places {
 		for _, e := range l.partitions[p] {
 			if e.verdict == event.VerdictEvent {
-				visit(e.recorded)
+				visit(p.topic, e.recorded)
 			}
 		}
 	}
@@ -145,23 +148,25 @@ func (f *faults) add(format string, args ...any) {
 	}
 }
 
-func (f *faults) report(w *world) {
+// demand fails the test where there are faults.
+func (w *world) demand(all ...*faults) {
 	w.t.Helper()
-	if f.count > 0 {
-		w.t.Errorf("%s: %d faults; the first are:\n  %s", f.what, f.count, strings.Join(f.lines, "\n  "))
+	for _, f := range all {
+		if f.count > 0 {
+			w.t.Errorf("%s: %d faults; the first are:\n  %s", f.what, f.count, strings.Join(f.lines, "\n  "))
+		}
 	}
 }
 
-// checkStreams demands that every stream has the versions 1..n in the order of the log, each
+// streamFaults demands that every stream has the versions 1..n in the order of the log, each
 // event id once, each stream on the partition that murmur2 gives its key. It returns the number
 // of streams. The partitioner is the Kafka client's, not ours.
-func (l *eventLog) checkStreams(w *world) int {
-	w.t.Helper()
-	f := faults{what: "streams"}
+func (l *eventLog) streamFaults() (int, *faults) {
+	f := &faults{what: "streams"}
 	last := map[event.StreamID]event.Version{}
 	ids := map[string]struct{}{}
 	partitioners := map[string]kgo.TopicPartitioner{}
-	l.each(func(e event.Recorded) {
+	l.each(func(topic string, e event.Recorded) {
 		if e.Version != last[e.Stream]+1 {
 			f.add("%s: version %d follows %d at partition %d offset %d", e.Stream, e.Version, last[e.Stream], e.Partition, e.Offset)
 		}
@@ -170,7 +175,6 @@ func (l *eventLog) checkStreams(w *world) int {
 			f.add("%s: event id %s stands twice", e.Stream, e.ID)
 		}
 		ids[e.ID] = struct{}{}
-		topic := topics.Events(w.namespace, e.Stream.Category)
 		if partitioners[topic] == nil {
 			partitioners[topic] = kgo.StickyKeyPartitioner(nil).ForTopic(topic)
 		}
@@ -179,17 +183,15 @@ func (l *eventLog) checkStreams(w *world) int {
 			f.add("%s: is on partition %d, murmur2 says %d", e.Stream, e.Partition, want)
 		}
 	})
-	f.report(w)
-	return len(last)
+	return len(last), f
 }
 
-// checkAccepted demands that each of these commands left exactly one event, on its own stream,
+// acceptedFaults demands that each of these commands left exactly one event, on its own stream,
 // and that nothing else is in the log.
-func (l *eventLog) checkAccepted(w *world, expected map[string]processlog.Command) {
-	w.t.Helper()
-	f := faults{what: "commands"}
+func (l *eventLog) acceptedFaults(expected map[string]processlog.Command) *faults {
+	f := &faults{what: "commands"}
 	seen := map[string]int{}
-	l.each(func(e event.Recorded) {
+	l.each(func(_ string, e event.Recorded) {
 		c, known := expected[e.CommandID]
 		switch {
 		case !known:
@@ -204,8 +206,8 @@ func (l *eventLog) checkAccepted(w *world, expected map[string]processlog.Comman
 			f.add("command %s (%s of %s/%s) left %d events, want 1", id, c.Type, c.Category, c.StreamID, seen[id])
 		}
 	}
-	f.report(w)
 	if l.events != len(expected) {
-		w.t.Errorf("the log has %d events, want %d, one for each command", l.events, len(expected))
+		f.add("the log has %d events, want %d, one for each command", l.events, len(expected))
 	}
+	return f
 }

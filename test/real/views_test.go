@@ -132,14 +132,14 @@ func (w *world) checkViews(l *eventLog) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		f := faults{what: "view " + v.Name}
+		f := &faults{what: "view " + v.Name}
 		for _, line := range projection.Diff(want, got) {
 			f.add("%s", line)
 		}
 		for stream, err := range want.Parked {
 			f.add("the fold in memory parks %s: %v", stream, err)
 		}
-		f.report(w)
+		w.demand(f)
 		if len(got.Rows) == 0 {
 			w.t.Errorf("view %s has no rows", v.Name)
 		}
@@ -173,7 +173,7 @@ func foldLog(ctx context.Context, c *codec.Codec, v projection.View, l *eventLog
 	}
 	table := projection.NewTable(v)
 	var failed error
-	l.each(func(e event.Recorded) {
+	l.each(func(_ string, e event.Recorded) {
 		if failed != nil || !slices.Contains(v.Categories, e.Stream.Category) {
 			return
 		}

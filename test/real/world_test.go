@@ -8,12 +8,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -41,30 +38,16 @@ const (
 // categories of the reference project, which the binary has built in.
 var categories = []string{"execution", "workflow"}
 
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "foldstream-real-")
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "make a folder for the binary: %v\n", err)
-		os.Exit(1)
+func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
+
+// realKafka starts a private Apache Kafka. With -short there is none, as everywhere.
+func realKafka(t *testing.T) *testkit.Kafka {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs Apache Kafka and takes a minute")
 	}
-	binaryDir = dir
-	code := testkit.Main(m)
-	_ = os.RemoveAll(dir) // what is left of it is the system's to clean
-	os.Exit(code)
+	return testkit.StartKafkaJVM(t, testkit.ForCrashes()).Kafka
 }
-
-// binaryDir outlives the test that builds the binary first.
-var binaryDir string
-
-// binary builds the shipped program, once.
-var binary = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(binaryDir, "foldstream")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/foldstream/foldstream/cmd/foldstream").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build the binary: %w\n%s", err, out)
-	}
-	return path, nil
-})
 
 // figure prints one line of figures, where `go test` shows it as it is.
 func figure(format string, args ...any) { fmt.Printf("real: "+format+"\n", args...) }
@@ -92,10 +75,8 @@ func newWorld(t *testing.T, kafka *testkit.Kafka, pg *testkit.Postgres) *world {
 		t: t, ctx: ctx, kafka: kafka, namespace: testkit.Namespace(t), dir: t.TempDir(),
 		admin: kadm.NewClient(kafka.Client(t)), seed: seed(t),
 	}
+	w.binary = testkit.Build(t, "github.com/foldstream/foldstream/cmd/foldstream")
 	var err error
-	if w.binary, err = binary(); err != nil {
-		t.Fatal(err)
-	}
 	if pg != nil {
 		w.dsn = pg.NewDatabase(t)
 		if w.pool, err = pgxpool.New(ctx, w.dsn); err != nil {
