@@ -10,15 +10,10 @@ type stateBudget struct {
 	used     atomic.Int64
 }
 
-func (b *stateBudget) add(o *owner, bytes int64) {
-	o.budgetHeld += bytes
-	b.used.Add(bytes)
-}
-
-// release gives back all that an owner holds.
-func (b *stateBudget) release(o *owner) {
-	b.used.Add(-o.budgetHeld)
-	o.budgetHeld = 0
+// set tells how much an owner holds now.
+func (b *stateBudget) set(o *owner, bytes int64) {
+	b.used.Add(bytes - o.budgetHeld)
+	o.budgetHeld = bytes
 }
 
 func (b *stateBudget) exceeded() bool { return b.used.Load() >= b.bytesMax }

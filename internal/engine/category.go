@@ -25,6 +25,7 @@ type Category struct {
 	DedupeIDsMax int
 	// DedupeAgeMax is how long a command id is remembered; default 1 h.
 	DedupeAgeMax time.Duration
+	Snapshots    SnapshotConfig
 }
 
 // Defaults and limits of a category.
@@ -55,6 +56,10 @@ func bindCategory(ctx context.Context, namespace string, c Category, cdc *codec.
 	}
 	if c.DedupeAgeMax == 0 {
 		c.DedupeAgeMax = dedupeAgeDefault
+	}
+	c.Snapshots = c.Snapshots.withDefaults()
+	if err := c.Snapshots.validate(); err != nil {
+		return nil, fmt.Errorf("category %s: %w", c.Name, err)
 	}
 	b := &boundCategory{
 		Category: c, namespace: namespace, codec: cdc, source: []byte("/" + namespace + "/" + c.Name),

@@ -30,6 +30,7 @@ type command struct {
 	replyFault  error  // why its reply topic may not be named
 	originNoted bool   // its origin counts as seen because of itself
 	lastEventID string // of the events that are under way
+	after       []byte // the stream's encoded state behind them
 }
 
 // phase is how far a command has come. Only the owner's goroutine changes it.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/foldstream/foldstream/internal/engine/appender"
 	"github.com/foldstream/foldstream/pkg/codec"
+	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -167,6 +168,7 @@ type Engine struct {
 	categories map[string]*boundCategory // by commands topic
 	ownTopics  map[string]ownedTopics    // by commands topic
 	counts     map[string]int32          // partitions, by commands topic
+	snapshots  *snapshot.Format
 	replyTo    *codec.Binding
 	appendEnv  *codec.Binding
 	limits     renewalLimits
@@ -257,6 +259,9 @@ func (e *Engine) bind(ctx context.Context) error {
 	if e.appendEnv, err = cdc.Bind(ctx, codec.AppendDef()); err != nil {
 		faults = append(faults, err)
 	}
+	if e.snapshots, err = snapshot.NewFormat(ctx, cdc); err != nil {
+		faults = append(faults, err)
+	}
 	for _, c := range e.cfg.Categories {
 		bound, err := bindCategory(ctx, e.cfg.Namespace, c, cdc)
 		if err != nil {
@@ -272,7 +277,7 @@ func (e *Engine) bind(ctx context.Context) error {
 func (e *Engine) lookUpTopics(ctx context.Context) (int, error) {
 	names := []string{topics.DeadLetters(e.cfg.Namespace, e.cfg.Consumer), topics.Replies(e.cfg.Namespace)}
 	for _, c := range e.cfg.Categories {
-		names = append(names, topics.Commands(e.cfg.Namespace, c.Name), topics.Events(e.cfg.Namespace, c.Name))
+		names = append(names, topics.Commands(e.cfg.Namespace, c.Name), topics.Events(e.cfg.Namespace, c.Name), topics.Snapshots(e.cfg.Namespace, c.Name))
 	}
 	infos, err := topics.IDs(ctx, e.admin, names...)
 	if err != nil {
@@ -284,7 +289,14 @@ func (e *Engine) lookUpTopics(ctx context.Context) (int, error) {
 		if have, want := infos[commands].Partitions, infos[events].Partitions; have != want {
 			return 0, fmt.Errorf("%s has %d partitions and %s %d: they must be equal, since a stream's command and event partition are one; see `foldstream topics plan`", commands, have, events, want)
 		}
-		e.ownTopics[commands] = ownedTopics{commands: commands, events: events, commandsID: infos[commands].ID, eventsID: infos[events].ID}
+		snapshots := topics.Snapshots(e.cfg.Namespace, c.Name)
+		if have, want := infos[snapshots].Partitions, infos[events].Partitions; have != want {
+			return 0, fmt.Errorf("%s has %d partitions and %s %d: they must be equal; see `foldstream topics plan`", snapshots, have, events, want)
+		}
+		e.ownTopics[commands] = ownedTopics{
+			commands: commands, events: events, snapshots: snapshots,
+			commandsID: infos[commands].ID, eventsID: infos[events].ID, snapshotsID: infos[snapshots].ID,
+		}
 		e.counts[commands] = infos[commands].Partitions
 		factor = max(factor, infos[events].ReplicationFactor)
 	}
@@ -657,6 +669,9 @@ func (e *Engine) close(ctx context.Context) {
 		cancel()
 	}
 	e.cancel()
+	if e.snapshots != nil {
+		e.snapshots.Close()
+	}
 	if e.appender != nil {
 		e.appender.Close()
 	}

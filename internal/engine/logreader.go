@@ -94,6 +94,16 @@ func (r *logReader) deliver(tp topicPartition, records []*kgo.Record, err error)
 //	the owner claims and begins read 2 of [51..101]
 //	61..100 is delivered to read 2: without this check 51..60 would never be seen
 func (r *logReader) read(ctx context.Context, tp topicPartition, from, through int64, visit func(*kgo.Record) error) error {
+	return r.readPiece(ctx, tp, from, through, false, visit)
+}
+
+// readCompacted is read for a compacted topic, whose offsets have gaps. Nobody may have read the
+// partition before.
+func (r *logReader) readCompacted(ctx context.Context, tp topicPartition, from, through int64, visit func(*kgo.Record) error) error {
+	return r.readPiece(ctx, tp, from, through, true, visit)
+}
+
+func (r *logReader) readPiece(ctx context.Context, tp topicPartition, from, through int64, gaps bool, visit func(*kgo.Record) error) error {
 	if from > through {
 		return nil
 	}
@@ -122,7 +132,7 @@ func (r *logReader) read(ctx context.Context, tp topicPartition, from, through i
 		case err := <-read.failed:
 			return fmt.Errorf("reading %s[%d] from offset %d: %w", tp.topic, tp.partition, from, err)
 		case records := <-read.records:
-			if len(records) > 0 && records[0].Offset > next {
+			if len(records) > 0 && records[0].Offset > next && !gaps {
 				continue // left over from an earlier read of this partition; ours is still to come
 			}
 			for _, rec := range records {

@@ -30,6 +30,9 @@ type metrics struct {
 	repliesGivenUp *prometheus.CounterVec
 	takeOver       prometheus.Histogram
 	pending        *prometheus.GaugeVec
+	snapshots      *prometheus.CounterVec
+	unreadable     *prometheus.CounterVec
+	checkpoint     *prometheus.GaugeVec
 	stateBytes     prometheus.GaugeFunc
 }
 
@@ -63,12 +66,15 @@ func newMetrics(reg prometheus.Registerer, budget *stateBudget) (*metrics, error
 		repliesGivenUp: counter("replies_given_up_total", "Replies that their topic does not take.", "category"),
 		takeOver:       histogram("takeover_seconds", "Time from assignment to the first decision.", prometheus.ExponentialBuckets(0.005, 2, 16)),
 		pending:        gauge("commands_pending", "Commands read whose group offset is not committable yet.", "category", "partition"),
+		snapshots:      counter("snapshots_total", "Snapshots saved, by kind (latest, history).", "category", "kind"),
+		unreadable:     counter("snapshots_unreadable_total", "Snapshots that could not be read, so that their streams were folded from events.", "category"),
+		checkpoint:     gauge("checkpoint_offset", "Event offset up to which a restart needs no events.", "category", "partition"),
 		stateBytes: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: "state_bytes",
 			Help: "Approximate memory of all streams' states and windows."}, func() float64 { return float64(budget.used.Load()) }),
 	}
 	var faults []error
 	for _, c := range []prometheus.Collector{m.commands, m.appendSeconds, m.batchRecords, m.batchBytes, m.retries, m.owned, m.stopped, m.fencings,
-		m.reroutes, m.repeated, m.letters, m.voids, m.blocked, m.refused, m.renewals, m.repliesGivenUp, m.takeOver, m.pending, m.stateBytes} {
+		m.reroutes, m.repeated, m.letters, m.voids, m.blocked, m.refused, m.renewals, m.repliesGivenUp, m.takeOver, m.pending, m.snapshots, m.unreadable, m.checkpoint, m.stateBytes} {
 		faults = append(faults, reg.Register(c))
 	}
 	for _, reason := range []string{retryNoAnswer, kerr.NotLeaderForPartition.Message} {
@@ -108,12 +114,13 @@ type partitionMetrics struct {
 	category  string
 	outcomes  map[OutcomeKind]prometheus.Counter
 	pendings  prometheus.Gauge
+	number    string // of the partition
 	isOwned   bool
 	isStopped bool
 }
 
 func (m *metrics) partition(category, partition string) *partitionMetrics {
-	p := &partitionMetrics{all: m, category: category, outcomes: map[OutcomeKind]prometheus.Counter{}, pendings: m.pending.WithLabelValues(category, partition)}
+	p := &partitionMetrics{all: m, category: category, number: partition, outcomes: map[OutcomeKind]prometheus.Counter{}, pendings: m.pending.WithLabelValues(category, partition)}
 	for _, kind := range []OutcomeKind{OutcomeUnknown, OutcomeAccepted, OutcomeDuplicate, OutcomeConflict, OutcomeRejected, OutcomeInvalid} {
 		p.outcomes[kind] = m.commands.WithLabelValues(category, string(kind))
 	}
@@ -188,4 +195,16 @@ func (p *partitionMetrics) ended(err error) {
 	case errors.Is(err, appender.ErrLost):
 		p.all.fencings.WithLabelValues(p.category, "lost").Inc()
 	}
+}
+
+func (p *partitionMetrics) snapshotted(kind string) {
+	p.all.snapshots.WithLabelValues(p.category, kind).Inc()
+}
+
+func (p *partitionMetrics) snapshotUnreadable() {
+	p.all.unreadable.WithLabelValues(p.category).Inc()
+}
+
+func (p *partitionMetrics) checkpointed(offset int64) {
+	p.all.checkpoint.WithLabelValues(p.category, p.number).Set(float64(offset))
 }

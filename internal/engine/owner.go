@@ -56,6 +56,11 @@ type owner struct {
 	outcomes    map[int64]Outcome
 	origins     map[originKey]int64
 	lastEventID string
+	// lastEventOffset is that of the last acknowledged event, ackedHighest the highest command
+	// offset among the acknowledged events.
+	lastEventOffset int64
+	ackedHighest    int64
+	keeper          *keeper
 
 	unfinished []*command // in offset order; the group offset stays below the first
 	todo       []*command // the waiting ones of unfinished
@@ -84,12 +89,14 @@ type owner struct {
 	budgetHeld    int64
 }
 
-// ownedTopics are the two topics of an owner's partition.
+// ownedTopics are the topics of an owner's partition.
 type ownedTopics struct {
-	commands   string
-	events     string
-	commandsID [16]byte
-	eventsID   [16]byte
+	commands    string
+	events      string
+	snapshots   string
+	commandsID  [16]byte
+	eventsID    [16]byte
+	snapshotsID [16]byte
 }
 
 // ownerState is what health checks see of an owner.
@@ -126,7 +133,8 @@ type resultKind uint8
 const (
 	resultAppend resultKind = iota
 	resultProof
-	resultSent // reply, letter or re-route acknowledged (or given up)
+	resultSent  // reply, letter or re-route acknowledged (or given up)
+	resultSaved // snapshot, history slot or checkpoint acknowledged
 )
 
 func (m *mailbox) post(r result) {
@@ -307,8 +315,12 @@ func (o *owner) endTerm() {
 		o.writer = nil
 		o.metrics.disowned()
 	}
+	if o.keeper != nil {
+		o.keeper.end()
+		o.keeper = nil
+	}
 	o.termNumber++
-	o.budget.release(o)
+	o.budget.set(o, 0)
 	o.table, o.outcomes, o.origins = nil, nil, nil
 	o.appended.clear()
 	o.unproven, o.proofs, o.refused, o.singly, o.renewing = nil, 0, false, 0, false
@@ -332,6 +344,8 @@ func (o *owner) takeUpAgain(upTo phase) {
 func (o *owner) serve() error {
 	tick := time.NewTicker(ownerTick)
 	defer tick.Stop()
+	saving := time.NewTicker(keeperTick)
+	defer saving.Stop()
 	o.mailbox.serve(true)
 	defer o.mailbox.serve(false)
 	var results []result
@@ -346,7 +360,7 @@ func (o *owner) serve() error {
 		if leaving == nil && o.drained() {
 			return errStopped
 		}
-		if o.renewing && leaving != nil && o.idle() {
+		if o.renewing && leaving != nil && o.idle() && o.keeper.inFlight.len() == 0 {
 			if err := o.renew(); err != nil {
 				return err
 			}
@@ -370,6 +384,16 @@ func (o *owner) serve() error {
 			if err := o.onTick(); err != nil {
 				return err
 			}
+		case <-saving.C:
+			if o.renewing {
+				o.engine.pacer.flush(o.keeper.writer) // what promotions have gathered
+				continue
+			}
+			if err := o.keeper.turn(o.clock()); err != nil {
+				return err
+			}
+		case <-o.keeper.writer.Dead():
+			return o.keeper.writer.Err()
 		case <-o.writer.Dead():
 			// The results that tell which entries were sent may still be on their way; none of them
 			// changes what happens now: the log decides.
@@ -605,7 +629,6 @@ func (o *owner) noteOrigin(c *command, v verdict) {
 // The stream is speculative until the acknowledgement; undo has what it was before.
 func (o *owner) append(c *command, v verdict) error {
 	id := string(c.record.Key)
-	before := o.table.bytes
 	var encoded []byte
 	if o.category.Decider != nil {
 		var err error
@@ -614,6 +637,11 @@ func (o *owner) append(c *command, v verdict) error {
 		}
 	}
 	s := o.table.obtain(id)
+	if s.pending == 0 {
+		s.acked = ackedState{s.version, s.state}
+	}
+	s.pending++
+	c.after = encoded
 	c.previous = undo{stream: s, id: id, version: s.version, state: s.state}
 	first := s.version + 1
 	c.alone, c.lastEventID = o.singly > 0, v.events[len(v.events)-1].id
@@ -627,7 +655,8 @@ func (o *owner) append(c *command, v verdict) error {
 		at: o.clock().Unix(), dedupeUntil: unixOrZero(c.request.DedupeUntil),
 	})
 	o.table.bytes += rememberedBytesFixed
-	o.budget.add(o, o.table.bytes-before)
+	s.changed = true
+	o.budget.set(o, o.table.bytes)
 	c.phase = phaseDecided
 	c.outcome = Outcome{Kind: OutcomeAccepted, First: first, Last: s.version, Partition: o.partition}
 	o.appended.push(c)
@@ -735,6 +764,8 @@ func (o *owner) takeIn(results []result) error {
 			err = o.onAppended(r.append)
 		case resultProof:
 			err = o.onProof(r.proof, r.err)
+		case resultSaved:
+			err = o.keeper.onSaved(r.append)
 		case resultSent:
 			err = o.onSent(r.command, r.err)
 		}
@@ -770,7 +801,8 @@ func (o *owner) onAppended(r appender.Result) error {
 func (o *owner) promote(c *command, offset int64) {
 	count := int64(c.outcome.Last - c.outcome.First + 1)
 	c.outcome.Offset = offset + count - 1
-	o.lastEventID = c.lastEventID
+	o.lastEventID, o.lastEventOffset = c.lastEventID, c.outcome.Offset
+	o.ackedHighest = max(o.ackedHighest, c.record.Offset)
 	o.lastAppend = o.clock()
 	s := c.previous.stream
 	for i := len(s.window.entries) - 1; i >= 0; i-- {
@@ -780,11 +812,18 @@ func (o *owner) promote(c *command, offset int64) {
 		}
 	}
 	if s.window.due(o.category.limits) {
-		forgotten := int64(s.window.evict(o.category.limits, o.clock())) * rememberedBytesFixed
-		o.table.bytes -= forgotten
-		o.budget.add(o, -forgotten)
+		o.table.bytes -= int64(s.window.evict(o.category.limits, o.clock())) * rememberedBytesFixed
+		o.budget.set(o, o.table.bytes)
 	}
-	c.previous = undo{}
+	s.offset = c.outcome.Offset
+	s.pending--
+	s.acked = ackedState{}
+	if s.pending > 0 {
+		s.acked = ackedState{c.outcome.Last, c.after}
+	}
+	s.changed = true
+	o.keeper.promoted(c, s, offset)
+	c.previous, c.after = undo{}, nil
 	o.answer(c)
 }
 
@@ -826,16 +865,17 @@ func (o *owner) takeBack(c *command) {
 	if u.stream == nil {
 		return
 	}
-	before := o.table.bytes
 	u.stream.window.undoLast()
+	u.stream.pending--
+	u.stream.changed = true
 	o.table.bytes -= rememberedBytesFixed
 	u.stream.version = u.version
 	o.table.setState(u.stream, u.state)
 	if u.version == 0 {
 		o.table.drop(u.id)
 	}
-	o.budget.add(o, o.table.bytes-before)
-	c.previous = undo{}
+	o.budget.set(o, o.table.bytes)
+	c.previous, c.after = undo{}, nil
 }
 
 // onProof answers a group of commands that left no event.
@@ -899,6 +939,9 @@ func (o *owner) advance() {
 	n := 0
 	for n < len(o.unfinished) && o.unfinished[n].phase == phaseDone {
 		o.committable.Store(o.unfinished[n].record.Offset + 1)
+		if o.keeper != nil {
+			o.keeper.handledCommand(o.unfinished[n])
+		}
 		o.unfinished[n] = nil
 		n++
 	}
@@ -914,11 +957,11 @@ func (o *owner) advance() {
 // onTick renews the claim (W3), keeps an idle producer alive and forgets old command ids.
 func (o *owner) onTick() error {
 	now := o.clock()
+	o.keeper.keepAlive(now)
 	switch {
 	case now.After(o.sweepAt):
-		before := o.table.bytes
 		o.table.sweep(o.category.limits, now)
-		o.budget.add(o, o.table.bytes-before)
+		o.budget.set(o, o.table.bytes)
 		o.sweepAt = now.Add(sweepInterval)
 	case now.After(o.renewAt):
 		o.renewing = true

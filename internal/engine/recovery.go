@@ -30,21 +30,71 @@ type recovery struct {
 	outcomes        map[int64]Outcome   // by command offset
 	origins         map[originKey]int64 // the highest origin offset by partition (W14)
 	lastEventID     string
+	lastEventOffset int64 // -1 without an event
+	// snapshots are what the read began with; covered is X, the offset up to which they hold all
+	// state, -1 without a checkpoint. refold are streams that are folded from their first event.
+	snapshots *restored
+	covered   int64
+	refold    map[string]bool
+	// verifyID is the id that the event at verifyOffset must have (W9), -1 for none.
+	verifyOffset int64
+	verifyID     string
+	// dirty are the streams with events that no snapshot has, by the first of these.
+	dirty   []*dirtyStream
+	dirtyBy map[string]*dirtyStream
+	// firstUncommitted is the first event of a command that the group offset has not passed, -1
+	// without one.
+	firstUncommitted int64
 	// lastCommandOffset is that of the event before, to tell where the next command's events begin.
 	lastCommandOffset int64
 	next              int64 // the next offset to read
 	voidRecords       int
 	events            int
-	retry             func(error) error // waits after an infrastructure error, nil to try again
-	now               int64             // unix seconds
+	now               int64 // unix seconds
 }
 
 func newRecovery(c *boundCategory, currentCommands [16]byte, outcomesFrom int64) *recovery {
 	return &recovery{
 		category: c, table: newStreamTable(), currentCommands: currentCommands, highest: -1,
 		outcomesFrom: outcomesFrom, outcomes: map[int64]Outcome{}, origins: map[originKey]int64{},
+		lastEventOffset: -1, covered: -1, verifyOffset: -1, firstUncommitted: -1,
+		snapshots: &restored{}, dirtyBy: map[string]*dirtyStream{},
 	}
 }
+
+// begin takes in what the snapshots say and returns the offset from which the log is to be read.
+func (r *recovery) begin(in *restored, logStart int64) int64 {
+	r.snapshots = in
+	c := in.checkpoint
+	if c == nil {
+		return logStart
+	}
+	for id, p := range in.streams {
+		r.table.packed[id] = p
+		r.table.bytes += packedBytesFixed + int64(len(id)) + int64(len(p))
+	}
+	in.streams = nil
+	r.covered, r.refold = c.Offset, in.refold
+	r.verifyOffset, r.verifyID = c.LastEventOffset, c.LastEventID
+	r.highest, r.group, r.commandsTopicID = c.HighestCommand, c.Group, c.CommandsTopicID
+	if c.CommandsTopicID != r.currentCommands {
+		r.highest = -1
+	}
+	for _, o := range c.Origins {
+		r.origins[originKey{o.TopicID, o.Partition}] = o.Offset
+	}
+	if len(r.refold) > 0 {
+		return logStart
+	}
+	r.lineage = event.Lineage{Claim: event.Claim{ProducerID: c.ProducerID, Epoch: int16(c.ProducerEpoch)}, Known: true}
+	if c.LastEventOffset == c.Offset {
+		return c.Offset // it is read once more, to see that it is the one
+	}
+	return c.Offset + 1
+}
+
+// errOtherLog: the log is not the one that the snapshots were taken of (W9). They are thrown away.
+var errOtherLog = errors.New("the log has another event where the checkpoint saw its last one")
 
 // LogFault is a record in an events topic that our rules cannot have let in. The partition stops.
 type LogFault struct {
@@ -69,11 +119,23 @@ func (r *recovery) visit(ctx context.Context, rec *kgo.Record) error {
 		return r.visitControl(rec)
 	case event.VerdictVoid:
 		r.voidRecords++
+		if !plantedVoidApplied {
+			return nil
+		}
+	}
+	if rec.Offset <= r.covered && !r.refold[string(rec.Key)] && rec.Offset != r.verifyOffset {
 		return nil
 	}
 	recorded, err := event.ParseRecorded(r.category.Name, rec)
 	if err != nil {
 		return &LogFault{rec.Topic, rec.Partition, rec.Offset, err}
+	}
+	if rec.Offset == r.verifyOffset && recorded.ID != r.verifyID {
+		return errOtherLog
+	}
+	if rec.Offset <= r.covered && !r.refold[recorded.Stream.ID] {
+		r.lastEventID, r.lastEventOffset = recorded.ID, recorded.Offset
+		return nil
 	}
 	if err := r.fold(ctx, &recorded); err != nil {
 		var fault *DeciderError
@@ -103,12 +165,16 @@ var errGap = errors.New("version does not follow the stream's last one")
 
 func (r *recovery) fold(ctx context.Context, e *event.Recorded) error {
 	s := r.table.obtain(e.Stream.ID)
+	r.lastEventID, r.lastEventOffset = e.ID, e.Offset
+	if e.Version <= s.version && e.Offset <= s.offset {
+		return r.remember(nil, e) // its snapshot is newer than the checkpoint and has it
+	}
 	if e.Version != s.version+1 {
 		return fmt.Errorf("%w: stream %s is at %d, the event has %d: %w", errGap, e.Stream, s.version, e.Version, codec.ErrBadData)
 	}
-	s.version = e.Version
+	s.version, s.offset, s.changed = e.Version, e.Offset, true
 	r.events++
-	r.lastEventID = e.ID
+	r.markDirty(e)
 	if r.category.Decider != nil {
 		if err := r.evolve(ctx, s, e); err != nil {
 			return err
@@ -149,6 +215,18 @@ func (r *recovery) evolve(ctx context.Context, s *stream, e *event.Recorded) err
 	return nil
 }
 
+// markDirty notes that a stream has events that no snapshot has.
+func (r *recovery) markDirty(e *event.Recorded) {
+	d := r.dirtyBy[e.Stream.ID]
+	if d == nil {
+		d = &dirtyStream{id: e.Stream.ID, first: e.Offset, since: unixTime(r.now)}
+		r.dirtyBy[d.id] = d
+		r.dirty = append(r.dirty, d)
+	}
+	d.events++
+	d.fold += foldTimeEstimation
+}
+
 // remember rebuilds the window (W13), H and the outcomes (W12), and the origins (W14).
 func (r *recovery) remember(s *stream, e *event.Recorded) error {
 	if e.Origin != nil {
@@ -160,6 +238,31 @@ func (r *recovery) remember(s *stream, e *event.Recorded) error {
 	if e.CommandID == "" {
 		return nil
 	}
+	if s != nil {
+		if err := r.rememberCommand(s, e); err != nil {
+			return err
+		}
+	}
+	if e.CommandOffset >= 0 && r.commandsTopicID == r.currentCommands {
+		r.highest = max(r.highest, e.CommandOffset)
+		if e.CommandOffset >= r.outcomesFrom {
+			if r.firstUncommitted < 0 {
+				r.firstUncommitted = e.Offset
+			}
+			first := e.Version
+			if o, known := r.outcomes[e.CommandOffset]; known {
+				first = o.First
+			}
+			r.outcomes[e.CommandOffset] = Outcome{
+				Kind: OutcomeAccepted, First: first, Last: e.Version, Partition: e.Partition, Offset: e.Offset,
+			}
+		}
+	}
+	return nil
+}
+
+// rememberCommand adds to the stream's window.
+func (r *recovery) rememberCommand(s *stream, e *event.Recorded) error {
 	entry := remembered{
 		key: keyOf(e.CommandID), first: e.Version, count: 1, offset: e.Offset, at: e.RecordedAt.Unix(),
 	}
@@ -174,29 +277,20 @@ func (r *recovery) remember(s *stream, e *event.Recorded) error {
 		last := &s.window.entries[n-1] // the command's next event
 		last.count++
 		last.offset = e.Offset
-	} else {
-		if n, err := hex.Decode(entry.hash[:], []byte(e.CommandHash)); err != nil || n != len(entry.hash) {
-			return fmt.Errorf("header %s is not 16 bytes of hex: %w", event.HeaderCommandHash, codec.ErrBadData)
-		}
-		if s.window.len() > 0 || entry.dedupeUntil > r.now || entry.at >= r.now-int64(r.category.limits.ageMax.Seconds()) {
-			s.window.add(entry)
-			r.table.bytes += rememberedBytesFixed
-		}
-		if s.window.due(r.category.limits) {
-			r.table.bytes -= int64(s.window.evict(r.category.limits, unixTime(r.now))) * rememberedBytesFixed
-		}
+		return nil
 	}
-	if e.CommandOffset >= 0 && r.commandsTopicID == r.currentCommands {
-		r.highest = max(r.highest, e.CommandOffset)
-		if e.CommandOffset >= r.outcomesFrom {
-			first := e.Version
-			if o, known := r.outcomes[e.CommandOffset]; known {
-				first = o.First
-			}
-			r.outcomes[e.CommandOffset] = Outcome{
-				Kind: OutcomeAccepted, First: first, Last: e.Version, Partition: e.Partition, Offset: e.Offset,
-			}
-		}
+	if n, err := hex.Decode(entry.hash[:], []byte(e.CommandHash)); err != nil || n != len(entry.hash) {
+		return fmt.Errorf("header %s is not 16 bytes of hex: %w", event.HeaderCommandHash, codec.ErrBadData)
+	}
+	if plantedWindowLost {
+		return nil
+	}
+	if s.window.len() > 0 || entry.dedupeUntil > r.now || entry.at >= r.now-int64(r.category.limits.ageMax.Seconds()) {
+		s.window.add(entry)
+		r.table.bytes += rememberedBytesFixed
+	}
+	if s.window.due(r.category.limits) {
+		r.table.bytes -= int64(s.window.evict(r.category.limits, unixTime(r.now))) * rememberedBytesFixed
 	}
 	return nil
 }

@@ -8,60 +8,193 @@ import (
 )
 
 // streamTable holds what an owner knows of every stream of its partition. State is kept encoded,
-// so that a byte budget can be held and no live object is shared between two decisions.
-// It belongs to the owner's goroutine.
+// so that a byte budget can be held and no live object is shared between two decisions. Streams
+// that were not used for a while are packed. It belongs to the owner's goroutine.
 type streamTable struct {
-	byID  map[string]*stream
-	bytes int64 // approximate memory, for the budget
+	hot    map[string]*stream
+	packed map[string]packedStream // also of hot streams, as they were when they were unpacked
+	newest *stream                 // hot streams by their last use
+	oldest *stream
+	hotMax int
+	bytes  int64 // approximate memory, for the budget
 }
 
 // Approximate memory of one entry, measured as map slot, pointer and struct.
 const (
-	streamBytesFixed     = 120
+	streamBytesFixed     = 250
+	packedBytesFixed     = 70
 	rememberedBytesFixed = 80
+	hotStreamsMax        = 4096
 )
 
 // stream is one aggregate as decided so far: the events up to version are appended or under way.
 type stream struct {
+	id      string
 	version event.Version
+	offset  int64  // of the last acknowledged event; -1 without one
 	state   []byte // framed Avro under <category>.State; nil is the initial state; never changed in place
 	window  window
+	// pending counts the commands under way. While there are any, acked is the stream without them.
+	pending int
+	acked   ackedState
+	changed bool // since it was unpacked
+
+	newer, older *stream
 }
 
-func newStreamTable() *streamTable { return &streamTable{byID: map[string]*stream{}} }
+// ackedState is what a snapshot may hold: never ahead of the acknowledged events.
+type ackedState struct {
+	version event.Version
+	state   []byte
+}
 
-// get returns a stream, or nil when it has no event.
-func (t *streamTable) get(id string) *stream { return t.byID[id] }
+func newStreamTable() *streamTable {
+	return &streamTable{hot: map[string]*stream{}, packed: map[string]packedStream{}, hotMax: hotStreamsMax}
+}
 
-// obtain returns a stream, made when missing.
+// len counts the streams.
+func (t *streamTable) len() int {
+	n := len(t.packed)
+	for id := range t.hot {
+		if _, both := t.packed[id]; !both {
+			n++
+		}
+	}
+	return n
+}
+
+// get returns a stream, or nil when it has no event. The pointer is good while the stream has
+// commands under way, and until the next call of get or obtain.
+func (t *streamTable) get(id string) *stream {
+	if s := t.hot[id]; s != nil {
+		t.touch(s)
+		return s
+	}
+	p, known := t.packed[id]
+	if !known {
+		return nil
+	}
+	s := p.unpack()
+	s.id = id
+	t.heat(s)
+	return s
+}
+
+// obtain is get that makes a stream when it is missing.
 func (t *streamTable) obtain(id string) *stream {
-	s := t.byID[id]
+	s := t.get(id)
 	if s == nil {
-		s = &stream{}
-		t.byID[id] = s
-		t.bytes += streamBytesFixed + int64(len(id))
+		s = &stream{id: id, offset: -1, changed: true}
+		t.heat(s)
 	}
 	return s
 }
 
+// put stores a stream that is not hot, in packed form.
+func (t *streamTable) put(id string, s *stream) {
+	if old, known := t.packed[id]; known {
+		t.bytes -= int64(len(old))
+	} else {
+		t.bytes += packedBytesFixed + int64(len(id))
+	}
+	p := pack(s)
+	t.packed[id] = p
+	t.bytes += int64(len(p))
+}
+
 // drop removes a stream that turned out to have no event.
 func (t *streamTable) drop(id string) {
-	if s := t.byID[id]; s != nil {
-		t.bytes -= streamBytesFixed + int64(len(id)) + int64(len(s.state)) + int64(s.window.len())*rememberedBytesFixed
-		delete(t.byID, id)
+	if s := t.hot[id]; s != nil {
+		t.cool(s)
 	}
+	if p, known := t.packed[id]; known {
+		t.bytes -= packedBytesFixed + int64(len(id)) + int64(len(p))
+		delete(t.packed, id)
+	}
+}
+
+// heat makes a stream hot and packs those that were not used for long.
+func (t *streamTable) heat(s *stream) {
+	t.hot[s.id] = s
+	t.bytes += s.hotBytes()
+	t.link(s)
+	for oldest := t.oldest; len(t.hot) > t.hotMax && oldest != nil && oldest != s; {
+		next := oldest.newer
+		if oldest.pending == 0 {
+			t.cool(oldest)
+			if oldest.changed {
+				t.put(oldest.id, oldest)
+			}
+		}
+		oldest = next
+	}
+}
+
+// cool forgets the hot form.
+func (t *streamTable) cool(s *stream) {
+	delete(t.hot, s.id)
+	t.bytes -= s.hotBytes()
+	t.unlink(s)
+}
+
+func (s *stream) hotBytes() int64 {
+	return streamBytesFixed + int64(len(s.id)) + int64(len(s.state)) + int64(s.window.len())*rememberedBytesFixed
+}
+
+func (t *streamTable) touch(s *stream) {
+	if t.newest != s {
+		t.unlink(s)
+		t.link(s)
+	}
+}
+
+func (t *streamTable) link(s *stream) {
+	s.older, s.newer = t.newest, nil
+	if t.newest != nil {
+		t.newest.newer = s
+	}
+	t.newest = s
+	if t.oldest == nil {
+		t.oldest = s
+	}
+}
+
+func (t *streamTable) unlink(s *stream) {
+	if s.newer != nil {
+		s.newer.older = s.older
+	} else {
+		t.newest = s.older
+	}
+	if s.older != nil {
+		s.older.newer = s.newer
+	} else {
+		t.oldest = s.newer
+	}
+	s.newer, s.older = nil, nil
 }
 
 // setState replaces a stream's encoded state.
 func (t *streamTable) setState(s *stream, state []byte) {
 	t.bytes += int64(len(state)) - int64(len(s.state))
 	s.state = state
+	s.changed = true
 }
 
 // sweep forgets command ids that are too old in every stream.
 func (t *streamTable) sweep(limits windowLimits, now time.Time) {
-	for _, s := range t.byID {
-		t.bytes -= int64(s.window.evict(limits, now)) * rememberedBytesFixed
+	for _, s := range t.hot {
+		if n := s.window.evict(limits, now); n > 0 {
+			t.bytes -= int64(n) * rememberedBytesFixed
+			s.changed = true
+		}
+	}
+	for id, p := range t.packed {
+		if _, hot := t.hot[id]; hot {
+			continue
+		}
+		if s := p.unpack(); s.window.evict(limits, now) > 0 {
+			t.put(id, s)
+		}
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 
 // takeOver makes this owner the writer of its partition and brings it up to the log:
 //
-//	read the log to its end          → the last claim: is it our group's? which producer?
+//	read the snapshots               → all state up to the checkpoint
+//	read the log behind it to its end → the last claim: is it our group's? which producer?
 //	prove membership (W7)            → only a member of the group with this partition may fence
 //	claim (W1, W2)                   → from here on nobody else's batch is accepted
 //	read on up to the claim          → all that was accepted before it
@@ -39,7 +40,7 @@ func (o *owner) takeOver() error {
 	}
 	o.adopt(r)
 	o.metrics.tookOver(o.clock().Sub(began), r)
-	o.log.Info("partition taken over", "events", r.events, "streams", len(r.table.byID), "claim_offset", o.writer.ClaimOffset(),
+	o.log.Info("partition taken over", "events", r.events, "streams", r.table.len(), "claim_offset", o.writer.ClaimOffset(),
 		"highest_command", r.highest, "void_records", r.voidRecords, "took", o.clock().Sub(began))
 	return nil
 }
@@ -76,16 +77,18 @@ func (o *owner) recover(ctx context.Context) (*recovery, error) {
 	if o.nextOffset < from {
 		o.nextOffset = from
 	}
-	r := newRecovery(o.category, o.topics.commandsID, from)
-	r.now = o.clock().Unix()
-	start, end, err := o.engine.listOffsets(ctx, o.topics.events, o.partition)
+	o.committed.Store(max(committed, 0))
+	in, err := o.readSnapshots(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.next = start
-	visit := o.visitor(ctx, r)
-	tp := topicPartition{o.topics.events, o.partition}
-	if err := o.engine.reader.read(ctx, tp, start, end-1, visit); err != nil {
+	r, visit, err := o.readLog(ctx, in, from)
+	if errors.Is(err, errOtherLog) {
+		o.log.Warn("snapshots do not match the log; all is folded from the log", "cause", err)
+		in.discard()
+		r, visit, err = o.readLog(ctx, in, from)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := o.checkGroup(r); err != nil {
@@ -95,37 +98,60 @@ func (o *owner) recover(ctx context.Context) (*recovery, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.writer = writer // endTerm closes it
 	if err := o.readToClaim(ctx, r, writer, visit); err != nil {
-		writer.Close()
 		return nil, err
 	}
 	if err := o.checkCommands(ctx, r, committed); err != nil {
-		writer.Close()
 		return nil, err
 	}
-	o.writer = writer
-	return r, nil
+	o.keeper = newKeeper(o, o.category.Snapshots, o.engine.snapshots)
+	return r, o.keeper.begin(ctx, r)
 }
 
-// visitor retries infrastructure errors of a visit, so that a registry that is away for a moment
-// does not start the read over.
+// readLog reads the events partition to its end as of now, from where the snapshots leave off.
+func (o *owner) readLog(ctx context.Context, in *restored, outcomesFrom int64) (*recovery, func(*kgo.Record) error, error) {
+	r := newRecovery(o.category, o.topics.commandsID, outcomesFrom)
+	r.now = o.clock().Unix()
+	start, end, err := o.engine.listOffsets(ctx, o.topics.events, o.partition)
+	if err != nil {
+		return nil, nil, err
+	}
+	from := r.begin(in, start)
+	switch {
+	case end <= r.verifyOffset:
+		return nil, nil, errOtherLog
+	case r.covered >= 0 && start > r.covered+1:
+		return nil, nil, &LogFault{o.topics.events, o.partition, start, fmt.Errorf("retention has deleted events behind the checkpoint at offset %d, so the state between is lost", r.covered)}
+	}
+	r.next = max(from, start)
+	visit := o.visitor(ctx, r)
+	return r, visit, o.engine.reader.read(ctx, topicPartition{o.topics.events, o.partition}, r.next, end-1, visit)
+}
+
 func (o *owner) visitor(ctx context.Context, r *recovery) func(*kgo.Record) error {
 	return func(rec *kgo.Record) error {
-		wait := retryWaitMin
-		for {
-			err := r.visit(ctx, rec)
-			var fault *LogFault
-			var decider *DeciderError
-			if err == nil || errors.As(err, &fault) || errors.As(err, &decider) || ctx.Err() != nil {
-				return err
-			}
-			o.setState("taking over", err)
-			o.log.Warn("recovery waits", "offset", rec.Offset, "cause", err)
-			if !o.pause(wait) {
-				return errStopped
-			}
-			wait = min(2*wait, retryWaitMax)
+		return o.retrying(ctx, rec.Offset, func() error { return r.visit(ctx, rec) })
+	}
+}
+
+// retrying repeats what failed for reasons of infrastructure, so that a registry that is away for
+// a moment does not start a long read over.
+func (o *owner) retrying(ctx context.Context, offset int64, visit func() error) error {
+	wait := retryWaitMin
+	for {
+		err := visit()
+		var fault *LogFault
+		var decider *DeciderError
+		if err == nil || errors.As(err, &fault) || errors.As(err, &decider) || errors.Is(err, errOtherLog) || ctx.Err() != nil {
+			return err
 		}
+		o.setState("taking over", err)
+		o.log.Warn("recovery waits", "offset", offset, "cause", err)
+		if !o.pause(wait) {
+			return errStopped
+		}
+		wait = min(2*wait, retryWaitMax)
 	}
 }
 
@@ -224,8 +250,8 @@ func (o *owner) checkCommands(ctx context.Context, r *recovery, committed int64)
 // adopt makes what was read the owner's own.
 func (o *owner) adopt(r *recovery) {
 	o.table, o.highest, o.outcomes, o.origins = r.table, r.highest, r.outcomes, r.origins
-	o.lastEventID = r.lastEventID
-	o.budget.add(o, r.table.bytes)
+	o.lastEventID, o.lastEventOffset, o.ackedHighest = r.lastEventID, r.lastEventOffset, r.highest
+	o.budget.set(o, r.table.bytes)
 	term := o.termNumber
 	o.onAppend = func(res appender.Result) { o.mailbox.post(result{kind: resultAppend, append: res, term: term}) }
 	now := o.clock()
@@ -249,6 +275,9 @@ func (o *owner) renew() error {
 	o.writer, o.renewing, o.lastAppend = w, false, o.clock()
 	if w.ClaimOffset() != expected {
 		return fmt.Errorf("%w: the renewed claim stands at offset %d, expected %d: somebody else wrote", appender.ErrLost, w.ClaimOffset(), expected)
+	}
+	if err := o.keeper.renew(o.ctx); err != nil {
+		return err
 	}
 	o.renewAt = o.clock().Add(o.engine.limits.renewAfter)
 	o.metrics.renewed()

@@ -130,16 +130,16 @@ func TestStreamTableAccountsForEveryByte(t *testing.T) {
 func TestStateBudgetIsSharedByOwners(t *testing.T) {
 	b := &stateBudget{bytesMax: 100}
 	var one, other owner
-	b.add(&one, 60)
+	b.set(&one, 60)
 	if b.exceeded() {
 		t.Error("exceeded at 60 of 100")
 	}
-	b.add(&other, 40)
+	b.set(&other, 40)
 	if !b.exceeded() {
 		t.Error("not exceeded at 100 of 100")
 	}
-	b.release(&one)
-	b.release(&one)
+	b.set(&one, 0)
+	b.set(&one, 0)
 	if got := b.used.Load(); got != 40 || b.exceeded() {
 		t.Errorf("used after one owner left: got %d, want 40", got)
 	}

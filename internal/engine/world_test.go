@@ -14,6 +14,7 @@ import (
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/decider"
 	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/foldstream/foldstream/schemas/avro"
 	"github.com/google/uuid"
@@ -54,6 +55,8 @@ const (
 	idDeposited
 	idState
 	idNoted
+	idSnapshot
+	idCheckpoint
 )
 
 func testRegistry(t testing.TB) *codec.StaticReader {
@@ -78,6 +81,8 @@ func testRegistry(t testing.TB) *codec.StaticReader {
 		one(idDeposit, "account.Deposit", event.KindCommand, fmt.Sprintf(recordSchema, "account", "Deposit", "command", amountFields)),
 		one(idDeposited, "account.Deposited", event.KindEvent, fmt.Sprintf(recordSchema, "account", "Deposited", "event", amountFields)),
 		one(idState, "account.State", event.KindState, fmt.Sprintf(recordSchema, "account", "State", "state", `{"name":"balance","type":"long"},{"name":"count","type":"long"}`)),
+		one(idSnapshot, snapshot.TypeSnapshot, event.KindSystem, system("Snapshot")),
+		one(idCheckpoint, snapshot.TypeCheckpoint, event.KindSystem, system("Checkpoint")),
 		one(idNoted, "note.Noted", event.KindEvent, fmt.Sprintf(recordSchema, "note", "Noted", "event", `{"name":"text","type":"string"}`)),
 	)
 }

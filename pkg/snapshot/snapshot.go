@@ -57,7 +57,8 @@ const CompressBytesMin = 512
 // ValueBytesMax bounds a value after decompression.
 const ValueBytesMax = 8 << 20
 
-// Snapshot is a stream after one of its events.
+// Snapshot is a stream after one of its events. Version 0 is a mark: the stream's state did not
+// fit a record, so it is to be folded from its events.
 type Snapshot struct {
 	Version       int64     `avro:"version"`
 	Offset        int64     `avro:"offset"` // of that version's event
@@ -82,6 +83,7 @@ type Command struct {
 // Checkpoint is what an owner knows of its partition besides its streams (PROTOCOL W9, W12, W14).
 type Checkpoint struct {
 	Offset          int64     `avro:"offset"`
+	LastEventOffset int64     `avro:"lastEventOffset"` // at or above Offset; -1 without one
 	LastEventID     string    `avro:"lastEventId"`
 	EventsTopicID   [16]byte  `avro:"eventsTopicId"`
 	CommandsTopicID [16]byte  `avro:"commandsTopicId"`

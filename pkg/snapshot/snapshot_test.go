@@ -75,7 +75,7 @@ func TestSnapshotsComeBackAsTheyWere(t *testing.T) {
 func TestCheckpointComesBackAsItWas(t *testing.T) {
 	f := newFormat(t)
 	c := snapshot.Checkpoint{
-		Offset: 41, LastEventID: "e", EventsTopicID: [16]byte{9}, CommandsTopicID: [16]byte{8}, HighestCommand: -1, ProducerID: 7, ProducerEpoch: 32767,
+		Offset: 41, LastEventOffset: 44, LastEventID: "e", EventsTopicID: [16]byte{9}, CommandsTopicID: [16]byte{8}, HighestCommand: -1, ProducerID: 7, ProducerEpoch: 32767,
 		Group: "fs.ingest", TakenAt: time.Unix(1_700_000_000, 0).UTC(), Origins: []snapshot.Origin{{TopicID: [16]byte{8}, Partition: 3, Offset: 12}},
 	}
 	value, err := f.EncodeCheckpoint(c)

@@ -62,7 +62,7 @@ func benchRegistry() (*codec.StaticReader, error) {
 		{"counter.State", event.KindState, fmt.Sprintf(record, "State", `{"name":"total","type":"long"}`)},
 	}
 	var regs []*codec.Registered
-	for _, name := range []string{"Append", "Reply"} {
+	for _, name := range []string{"Append", "Reply", "Snapshot", "Checkpoint"} {
 		text, err := avro.Files.ReadFile("foldstream/" + name + ".v1.avsc")
 		if err != nil {
 			return nil, err
