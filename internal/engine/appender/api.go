@@ -9,26 +9,29 @@ import (
 	"github.com/foldstream/foldstream/pkg/event"
 )
 
-// Record is one record to append. Value nil makes a null value. Headers are encoded at once;
-// nothing is kept of the slices after Append returns.
+// Record is one record to append. A nil key, value or header value is null. All of it is encoded
+// at once; nothing is kept of the slices after Append returns.
 type Record struct {
 	Key     []byte
 	Value   []byte
 	Headers []event.Header
-	Time    time.Time
+	// Time is the wall clock; zero means now. Business time has no place here: the broker ages what
+	// it knows of the writer by these stamps (PROTOCOL W3), and refuses stamps of the future.
+	Time time.Time
 }
 
 // Result is the fate of one entry, told once, in append order for a writer.
 type Result struct {
-	// Offset of the entry's first record, when Err is nil.
+	// Offset of the entry's first record, when Err is nil; else -1.
 	Offset int64
 	// Err is nil (acknowledged at the expected offset), or wraps ErrRefused (certainly not
-	// stored), or one of ErrFenced, ErrLost, ErrClosed (see there for what is known).
+	// stored), or is a *FateError around ErrFenced, ErrLost or ErrClosed, which tells what is known.
 	Err error
 }
 
-// What a writer can end with. After any but ErrRefused the writer is dead: it takes nothing
-// more and the caller recovers from the log.
+// What an entry or a writer can end with. After any but ErrRefused the writer is dead: it takes
+// nothing more and the caller recovers from the log. After ErrRefused it lives, but refuses
+// everything until Writer.Resume.
 var (
 	// ErrRefused: the broker refused the batch for good; it is certainly not in the log.
 	ErrRefused = errors.New("batch refused by the broker, not stored")
@@ -94,7 +97,8 @@ type API interface {
 	// producer that last or DescribeProducers shows (W2), then the claim batch alone (W1), retried
 	// until acknowledged. It does not read the log. held nil means a new owner. held set means a
 	// living owner's re-claim (W3, W4): InitProducerID carries held, a superseded one gets ErrFenced.
-	// The writer's first entry will stand at Writer.ClaimOffset()+1.
+	// The writer's first entry will stand at Writer.ClaimOffset()+1. It goes on until ctx ends, which
+	// is the only bound of its retries. Safe for many partitions at once.
 	Claim(ctx context.Context, p Partition, info ClaimInfo, last LastClaim, held *event.Claim) (*Writer, error)
 	// Close stops the senders; what is under way ends with ErrClosed.
 	Close()

@@ -161,6 +161,23 @@ func TestW2FencingAgainStoresNothing(t *testing.T) {
 	})
 }
 
+// Somebody has written under the highest epoch already; the id is ended, whatever stands there.
+func TestW2ProducerAtTheHighestEpochIsFencedAlready(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, k *testkit.Kafka) {
+		w := newWorld(t, k, nil)
+		id := w.mustInitID(w.part.TransactionalID + "-other")
+		ended := event.Claim{ProducerID: id.ProducerID, Epoch: math.MaxInt16}
+		for seq := range int32(7) {
+			w.mustPut(ended, seq, "x", int64(seq))
+		}
+		writer, err := w.appender().Claim(w.ctx, w.part, w.info, LastClaim{Claim: id, Known: true}, nil)
+		if err != nil || writer.ClaimOffset() != 7 {
+			t.Errorf("Claim: got %v, want the claim at offset 7", err)
+		}
+	})
+}
+
 // Nobody told of the other producer: DescribeProducers did. The embedded broker shows only
 // producers inside a transaction, so there the last claim alone decides.
 func TestW2FencesForeignProducer(t *testing.T) {

@@ -113,7 +113,7 @@ func (c Config) validate() error {
 	}{
 		{"ProduceTimeout", c.ProduceTimeout, 10 * time.Millisecond, time.Minute},
 		{"RetryAgeMax", c.RetryAgeMax, time.Millisecond, 24 * time.Hour},
-		{"MetadataInterval", c.MetadataInterval, time.Millisecond, 10 * time.Second},
+		{"MetadataInterval", c.MetadataInterval, time.Millisecond, time.Minute},
 		{"TopicGrace", c.TopicGrace, time.Millisecond, 10 * time.Minute},
 	} {
 		if d.value < d.least || d.value > d.most {

@@ -438,6 +438,114 @@ func TestCloseEndsRetries(t *testing.T) {
 	}
 }
 
+// The router looks for a leader only once a minute here: Close does not wait for it.
+func TestCloseIsNotHeldUpByTheSearchForALeader(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, onKfake(t), nil)
+	writer := w.claim(w.appender(func(c *Config) { c.MetadataInterval = time.Minute }))
+	fault := w.fault(kerr.NotLeaderForPartition, -1)
+	f := newFates(t)
+	writer.Append(eventOf("a"), f.done)
+	writer.Flush()
+	waitFor(t, "an attempt", func() bool { return fault.Hits() >= 1 })
+	writer.Close()
+	if r := f.next(); !errors.Is(r.Err, ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", r.Err)
+	}
+}
+
+// While a batch is under way the next gathers; its acknowledgement does not send what was not
+// flushed, so that a poll is handed over whole.
+func TestAcknowledgementDoesNotFlush(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, onKfake(t), nil)
+	writer := w.claim(w.appender())
+	hold := w.holdProduce()
+	f := newFates(t)
+	writer.Append(eventOf("a"), f.done)
+	writer.Flush()
+	<-hold.arrived
+	writer.Append(eventOf("b"), f.done)
+	close(hold.open)
+	f.next()
+	mustWrite(t, w.claimOther(writer.a), "other", 1) // the sender has passed
+	if entries, _ := writer.Waiting(); entries != 1 {
+		t.Errorf("Waiting: got %d entries, want the one that was not flushed", entries)
+	}
+	writer.Flush()
+	if r := f.next(); r.Err != nil || r.Offset != 2 {
+		t.Errorf("after Flush: got %+v, want offset 2", r)
+	}
+}
+
+// claimOther claims a partition of another topic.
+func (w *world) claimOther(a *Appender) *Writer {
+	w.t.Helper()
+	topic := w.part.Topic + ".other"
+	w.k.CreateTopic(w.t, topic, 1, nil)
+	part := Partition{Topic: topic, TopicID: topicID(w.t, w.client, topic), TransactionalID: topic}
+	writer, err := a.Claim(w.ctx, part, w.info, LastClaim{}, nil)
+	if err != nil {
+		w.t.Fatalf("Claim: %v", err)
+	}
+	return writer
+}
+
+func TestW17BatchesBehindARefusedOneAreRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, onKfake(t), nil)
+	writer := w.claim(w.appender(func(c *Config) { c.BatchBytesMax = 1024 }))
+	w.fault(kerr.InvalidRecord, 1)
+	hold := w.holdProduce()
+	f := newFates(t)
+	writer.Append(eventOf("refused"), f.done)
+	writer.Flush()
+	<-hold.arrived
+	for range 3 {
+		writer.Append([]Record{{Value: make([]byte, 700)}}, f.done)
+	}
+	writer.Prove(f.proof)
+	writer.Flush()
+	close(hold.open)
+	for i := range 5 {
+		if r := f.next(); !errors.Is(r.Err, ErrRefused) {
+			t.Errorf("answer %d: got %+v, want ErrRefused", i, r)
+		}
+	}
+	writer.Resume()
+	mustWrite(t, writer, "a", 1)
+	wantLog(t, w, "<claim>", "a")
+}
+
+// A process may hold two writers of a partition for a moment, the fenced one and the new one. They
+// never share a request, whose answers could not be told apart.
+func TestTwoWritersOfAPartitionDoNotShareARequest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, onKfake(t), nil)
+	a := w.appender()
+	one, two := w.claim(a), w.claim(a)
+	other := w.claimOther(a)
+	hold := w.holdProduce()
+	f, fenced := newFates(t), newFates(t)
+	other.Append(eventOf("held"), f.done)
+	other.Flush()
+	<-hold.arrived
+	one.Append(eventOf("void"), fenced.done)
+	one.Flush()
+	two.Append(eventOf("a"), f.done)
+	two.Flush()
+	close(hold.open)
+	if r := fenced.next(); !errors.Is(r.Err, ErrFenced) {
+		t.Errorf("fenced writer: got %+v, want ErrFenced", r)
+	}
+	for range 2 {
+		if r := f.next(); r.Err != nil {
+			t.Errorf("living writer: got %v, want none", r.Err)
+		}
+	}
+	wantLog(t, w, "<claim>", "<claim>", "a")
+}
+
 func TestAppenderCloseAnswersEverything(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, k *testkit.Kafka) {

@@ -14,9 +14,8 @@ import (
 //
 // Append, AppendKeepalive and Prove gather; Flush sends. What they were given is answered through
 // done, once each and in the order given, from a goroutine of the appender: done must be cheap
-// and must not call back into the writer. (After Appender.Close there is no such goroutine left:
-// then it is the caller's own.) One goroutine at a time calls Append, AppendKeepalive, Prove and
-// Resume, as the order of entries is theirs; Flush and the rest may be called from any.
+// and must not call back into the writer. One goroutine at a time calls Append, AppendKeepalive,
+// Prove, Flush and Resume; the rest may be called from any.
 //
 // A refusal (ErrRefused, ErrTooLarge) does not end the writer, but it puts up a barrier: whatever
 // was gathered behind the refused entry was decided on state that is now not stored, so it is
