@@ -438,6 +438,26 @@ func TestW9ATopicMadeAgainStopsTheViewLoudly(t *testing.T) {
 	})
 }
 
+func TestW9ATopicMadeAgainUnderARunningViewStopsItLoudly(t *testing.T) {
+	everywhere(t, []projection.View{probeList()}, func(w *world) {
+		topic := topics.Events(w.ns, "probe")
+		for i := range 20 {
+			w.write(w.noted(fmt.Sprintf("s%d", i), "x", 1))
+		}
+		p := w.run()
+		w.caughtUp()
+		if _, err := w.adm.DeleteTopics(w.t.Context(), topic); err != nil {
+			w.t.Fatal(err)
+		}
+		waitFor(w.t, "the topic is gone", func() bool { return !w.hasTopic(topic) })
+		w.kafka.CreateTopic(w.t, topic, w.parts, nil)
+		waitFor(w.t, "each partition is stopped", func() bool {
+			err := p.Ready()
+			return err != nil && strings.Count(err.Error(), "made again") == int(w.parts)
+		})
+	})
+}
+
 func TestAGapStopsOnePartitionAndTheOthersGoOn(t *testing.T) {
 	everywhere(t, []projection.View{probeList()}, func(w *world) {
 		w.write(w.noted("a", "one", 1))

@@ -95,7 +95,7 @@ func probeList() projection.View {
 			}
 			r.Doc[d.Text] = strconv.FormatInt(d.N, 10) // in place: what a careless team writes
 			half := float64(d.N) / 2
-			r.Text, r.Small, r.Seen, r.Ratio, r.LastAt = d.Text, d.N, !r.Seen, &half, e.Time
+			r.Text, r.Small, r.Seen, r.Ratio, r.LastAt = d.Text, d.N, exists, &half, e.Time
 			r.Total += d.N
 			r.Tags = append(r.Tags, d.Text)
 			if len(r.Tags) > 3 {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/foldstream/foldstream/internal/testkit"
 	"github.com/foldstream/foldstream/pkg/codec"
@@ -113,6 +114,16 @@ func TestARecordWithoutAValidIDIsALetterOfItsOwn(t *testing.T) {
 	})
 }
 
+func TestABadValueThatALaterEventHidesStillParks(t *testing.T) {
+	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
+		d := newDesk(t, pg, probeList())
+		// In one batch or in three: the same letters.
+		d.apply(d.noted("a", "nul\x00", 1), d.erased("a"), d.noted("a", "one", 1))
+		d.want("a", "total", "")
+		wantLines(t, "parked", d.parkedLines(), "a 0")
+	})
+}
+
 func TestAHandlerMayAskForAStop(t *testing.T) {
 	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
 		d := newDesk(t, pg, probeList())
@@ -204,6 +215,32 @@ func TestInfrastructureFaultsAreRetriedAndNeverLettered(t *testing.T) {
 			t.Errorf("got %d tries, want 4", got)
 		}
 	})
+}
+
+func TestABatchThatKeepsFailingIsHalved(t *testing.T) {
+	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
+		d := newDesk(t, pg, probeList())
+		d.db.failBegin = halveAfter
+		d.apply(d.noted("a", "one", 1), d.noted("b", "one", 2), d.noted("a", "two", 3), d.noted("b", "error", 4))
+		d.want("a", "total", "4")
+		d.want("b", "total", "2")
+		wantLines(t, "letters", d.letterLines(), "3 failed handle handler")
+		if got := d.db.begun; got != halveAfter+2 {
+			t.Errorf("got %d transactions, want %d", got, halveAfter+2)
+		}
+	})
+}
+
+func TestConfigNamesEveryFault(t *testing.T) {
+	_, err := New(Config{Namespace: "Bad", Views: []projection.View{probeList(), probeList()}, RetryMin: time.Second, RetryMax: time.Millisecond, Watchdog: -1})
+	if err == nil {
+		t.Fatal("got no error")
+	}
+	for _, part := range []string{"Namespace", "given twice", "Kafka is empty", "Pool is nil", "Codec is nil", "RetryMin", "Watchdog is negative"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q does not name %q", err, part)
+		}
+	}
 }
 
 func TestParkedKeysAreLimited(t *testing.T) {

@@ -165,6 +165,7 @@ func TestP2EveryEventAdvancesTheVersion(t *testing.T) {
 			d.w = d.hire() // from Postgres, not from memory
 			d.apply(d.noted("gone", "again", 4), d.noted("early", "now", 3))
 			d.want("gone", "total", "4") // the row began anew
+			d.want("gone", "seen", "false")
 			d.want("early", "version", "2")
 		})
 		t.Run("metric", func(t *testing.T) {

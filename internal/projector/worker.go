@@ -194,6 +194,13 @@ func (w *worker) apply(records []*kgo.Record) error {
 	}
 	b.after.topicID = w.at.topicID
 	err := w.try(b)
+	if errors.Is(err, errHalve) {
+		half := len(records) / 2
+		if err := w.apply(records[:half]); err != nil {
+			return err
+		}
+		return w.apply(records[half:])
+	}
 	var at *fateAt
 	if !errors.As(err, &at) || deadletter.FateOf(err).Verdict != deadletter.Stop {
 		return err
@@ -240,6 +247,13 @@ func topicChanged(topic, stored, found string) error {
 		topic, found, stored))
 }
 
+// errHalve: the batch failed often enough to suspect its size. A transaction whose folding takes
+// longer than idleTimeout is ended by Postgres however often it is tried; half of it may pass.
+var errHalve = errors.New("batch is to be halved")
+
+// halveAfter is the number of tries before a batch of several records is halved.
+const halveAfter = 3
+
 // try runs transactions until one commits, or something says that none will.
 func (w *worker) try(b *batch) error {
 	wait := w.cfg.RetryMin
@@ -267,6 +281,9 @@ func (w *worker) try(b *batch) error {
 			w.log.Warn("batch failed, trying again", "attempt", attempt, "in", wait, "error", err)
 			if !pause(w.ctx, wait) {
 				return err
+			}
+			if attempt >= halveAfter && len(b.records) > 1 {
+				return errHalve
 			}
 			wait = min(2*wait, w.cfg.RetryMax)
 		}
