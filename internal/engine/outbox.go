@@ -182,7 +182,9 @@ func (b *outbox) reroute(o *owner, c *command, target int32) {
 		}
 	}
 	origin := event.Origin{TopicID: o.topics.commandsID, Partition: o.partition, Offset: c.record.Offset}
-	headers = append(headers, event.Header{Key: event.HeaderOrigin, Value: []byte(origin.String())})
+	if !plantedRerouteWithoutOrigin {
+		headers = append(headers, event.Header{Key: event.HeaderOrigin, Value: []byte(origin.String())})
+	}
 	rec := &kgo.Record{
 		Topic: o.topics.commands, Partition: target, Key: c.record.Key, Value: c.record.Value, Headers: headers,
 		Timestamp: c.record.Timestamp,

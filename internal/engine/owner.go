@@ -661,6 +661,11 @@ func (o *owner) append(c *command, v verdict) error {
 	c.outcome = Outcome{Kind: OutcomeAccepted, First: first, Last: s.version, Partition: o.partition}
 	o.appended.push(c)
 	o.gathered = true
+	if plantedAnswerBeforeAppend {
+		early := *c
+		early.outcome.Offset = o.writer.NextOffset() + int64(o.appended.len()) - 1
+		o.engine.outbox.answer(o, &early)
+	}
 	return nil
 }
 
@@ -739,6 +744,12 @@ var (
 // partition has one batch in flight.
 func (o *owner) flush() {
 	o.gathered = false
+	if plantedNegativeWithoutProof {
+		for _, c := range o.unproven {
+			o.answer(c)
+		}
+		o.unproven = nil
+	}
 	if len(o.unproven) > 0 {
 		group := o.unproven
 		o.unproven = nil
@@ -865,6 +876,11 @@ func (o *owner) takeBack(c *command) {
 	if u.stream == nil {
 		return
 	}
+	if plantedPromoteBeforeAck {
+		u.stream.pending--
+		c.previous, c.after = undo{}, nil
+		return
+	}
 	u.stream.window.undoLast()
 	u.stream.pending--
 	u.stream.changed = true
@@ -917,7 +933,7 @@ func (o *owner) answer(c *command) {
 	if o.engine.cfg.OnOutcome != nil {
 		o.engine.cfg.OnOutcome(o.category.Name, o.partition, c.record.Offset, c.outcome)
 	}
-	if !o.engine.outbox.answer(o, c) {
+	if !o.engine.outbox.answer(o, c) || plantedCommitPastReply {
 		o.finish(c)
 	}
 }

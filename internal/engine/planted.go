@@ -7,7 +7,7 @@ package engine
 // compiler removes their branches.
 const (
 	plantedAnswerBeforeAppend   = false // accepted is answered before the acknowledgement
-	plantedNoClaim              = false // a new owner appends without a claim
+	plantedNoClaim              = false // what is written between a new owner's read and its claim is not read
 	plantedReclaimSteals        = false // a renewal takes the partition back from its new owner (W4)
 	plantedVoidApplied          = false // void records are folded (W6)
 	plantedCommitPastReply      = false // the group offset passes commands whose reply is not sent (W11)

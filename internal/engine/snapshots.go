@@ -180,11 +180,11 @@ func (k *keeper) renew(ctx context.Context) error {
 	p := k.target()
 	info := k.o.claimInfo(k.o.lastEventID)
 	info.Compacted = true
+	k.writer.Close()
 	w, err := k.o.engine.appender.Claim(ctx, p, info, appender.LastClaim{Claim: held, Known: true}, &held)
 	if err != nil {
 		return fmt.Errorf("renewing the claim on the snapshots: %w", err)
 	}
-	k.writer.Close()
 	k.writer = w
 	if w.ClaimOffset() != expected {
 		return fmt.Errorf("%w: the renewed claim on the snapshots stands at offset %d, expected %d", appender.ErrLost, w.ClaimOffset(), expected)
@@ -608,6 +608,9 @@ func packSnapshot(snap *snapshot.Snapshot, limits windowLimits, now time.Time) p
 		s.state = snap.State
 	}
 	for i := range snap.Commands {
+		if plantedWindowLost {
+			break
+		}
 		c := &snap.Commands[i]
 		s.window.entries = append(s.window.entries, remembered{
 			key: c.Key, hash: c.Hash, first: event.Version(c.First), count: c.Count, offset: c.Offset, at: c.At, dedupeUntil: c.DedupeUntil,

@@ -94,13 +94,18 @@ func (o *owner) recover(ctx context.Context) (*recovery, error) {
 	if err := o.checkGroup(r); err != nil {
 		return nil, err
 	}
+	if plantedNoClaim {
+		o.pause(500 * time.Millisecond) // the gap that the claim would close
+	}
 	writer, err := o.claim(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	o.writer = writer // endTerm closes it
-	if err := o.readToClaim(ctx, r, writer, visit); err != nil {
-		return nil, err
+	if !plantedNoClaim {
+		if err := o.readToClaim(ctx, r, writer, visit); err != nil {
+			return nil, err
+		}
 	}
 	if err := o.checkCommands(ctx, r, committed); err != nil {
 		return nil, err
@@ -260,20 +265,25 @@ func (o *owner) adopt(r *recovery) {
 }
 
 // renew claims anew under the held producer id, busy or not, before the coordinator forgets the
-// transactional id (W3). Nothing is under way: what was would be refused behind the claim. A re-claim never steals (W4): its base offset must be the expected one,
-// else somebody else has written and everything is recovered.
+// transactional id (W3). Nothing is under way: what was would be refused behind the claim. A
+// re-claim never steals (W4): its base offset must be the expected one, else somebody else has
+// written and everything is recovered.
 func (o *owner) renew() error {
 	if err := o.engine.proveMembership(o.ctx); err != nil {
 		return err
 	}
 	held, expected := o.writer.Held(), o.writer.NextOffset()
-	w, err := o.engine.appender.Claim(o.ctx, o.appendTarget(), o.claimInfo(o.lastEventID), appender.LastClaim{Claim: held, Known: true}, &held)
+	o.writer.Close()
+	carried := &held
+	if plantedReclaimSteals {
+		carried = nil
+	}
+	w, err := o.engine.appender.Claim(o.ctx, o.appendTarget(), o.claimInfo(o.lastEventID), appender.LastClaim{Claim: held, Known: true}, carried)
 	if err != nil {
 		return err
 	}
-	o.writer.Close()
 	o.writer, o.renewing, o.lastAppend = w, false, o.clock()
-	if w.ClaimOffset() != expected {
+	if w.ClaimOffset() != expected && !plantedReclaimSteals {
 		return fmt.Errorf("%w: the renewed claim stands at offset %d, expected %d: somebody else wrote", appender.ErrLost, w.ClaimOffset(), expected)
 	}
 	if err := o.keeper.renew(o.ctx); err != nil {
