@@ -1,0 +1,180 @@
+package harness
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/foldstream/foldstream/test/faults/project"
+)
+
+// linearTimeout bounds the check of one stream. One that takes longer is a violation: a history
+// that cannot be judged proves nothing.
+const linearTimeout = 20 * time.Second
+
+// operation is one sending as the model sees it. The model of a stream is a register that holds
+// its version; the log has told what each version holds, so that a request's own versions and the
+// balance at any version are known.
+//
+//	accepted first..last   at version first-1, where the expected version holds; then at last
+//	duplicate first..last  at last or beyond; or, where the sending itself took effect, as accepted
+//	conflict actual        at exactly that version, where the expected version does not hold
+//	rejected overdrawn     where the expected version holds and the balance is too low
+//	no answer              as accepted or as duplicate, at any time from the call on; or never
+type operation struct {
+	outcome     string
+	expected    string
+	first, last int64 // of the request's events, 0 where it has none
+	actual      int64
+	change      int64   // of the balance
+	balances    []int64 // by version; nil for a log
+}
+
+// step is the model's transition.
+func (o operation) step(version int64) (bool, int64) {
+	stored := o.first > 0 && version >= o.last
+	effect := o.first > 0 && version == o.first-1 && holds(o.expected, version)
+	switch o.outcome {
+	case Accepted:
+		return effect, o.last
+	case Duplicate, Unknown:
+		if effect {
+			return true, o.last
+		}
+		return stored, version
+	case Conflict:
+		return !stored && version == o.actual && !holds(o.expected, version), version
+	case Rejected:
+		return !stored && holds(o.expected, version) && int(version) < len(o.balances) && o.balances[version]+o.change < 0, version
+	}
+	return false, version
+}
+
+func holds(expected string, version int64) bool {
+	switch expected {
+	case "", "any":
+		return true
+	case "none":
+		return version == 0
+	case "exists":
+		return version > 0
+	}
+	n, err := strconv.ParseInt(expected, 10, 64)
+	return err == nil && n == version
+}
+
+var registerModel = porcupine.Model{
+	Init: func() any { return int64(0) },
+	Step: func(state, input, _ any) (bool, any) {
+		ok, next := input.(operation).step(state.(int64))
+		return ok, next
+	},
+}
+
+// checkHistory demands that each stream's history is linearizable: that every answer was true at
+// some moment between the sending and the answer.
+func checkHistory(r *Run, x *index) []Violation {
+	histories := map[string][]porcupine.Operation{}
+	for _, s := range r.Sendings {
+		if s.Kind == KindPoison {
+			continue
+		}
+		op, ends, matters := x.operation(s)
+		if !matters {
+			continue
+		}
+		key := s.Category + "/" + s.Stream
+		histories[key] = append(histories[key], porcupine.Operation{ClientId: s.Client, Input: op, Call: int64(s.Called), Return: ends})
+		for range x.copies[attemptKey{s.ID, s.Attempt}] - 1 {
+			extra := op
+			extra.outcome = Unknown
+			if op.first > 0 {
+				histories[key] = append(histories[key], porcupine.Operation{ClientId: s.Client, Input: extra, Call: int64(s.Called), Return: math.MaxInt64})
+			}
+		}
+	}
+	var found []Violation
+	for _, key := range sortedKeys(histories) {
+		switch porcupine.CheckOperationsTimeout(registerModel, histories[key], linearTimeout) {
+		case porcupine.Illegal:
+			found = append(found, Violation{"history", fmt.Sprintf("%s: no order of its %d operations explains the answers%s", key, len(histories[key]), describe(histories[key]))})
+		case porcupine.Unknown:
+			found = append(found, Violation{"history", fmt.Sprintf("%s: its %d operations could not be judged within %s", key, len(histories[key]), linearTimeout)})
+		}
+	}
+	return found
+}
+
+// operation translates a sending; one without an answer whose request left no event did not happen.
+func (x *index) operation(s *Sending) (op operation, ends int64, matters bool) {
+	op = operation{expected: s.Expected, outcome: Unknown, change: s.Amount * int64(s.Count)}
+	if events := x.byCommand[s.ID]; len(events) > 0 {
+		op.first, op.last = events[0].Version, events[len(events)-1].Version
+	}
+	if s.Category == project.Account {
+		op.balances = x.balances[s.Category+"/"+s.Stream]
+	}
+	answer, definite := s.Definite()
+	if !definite {
+		return op, math.MaxInt64, op.first > 0
+	}
+	op.outcome, op.actual = answer.Outcome, answer.Actual
+	if answer.Stands() {
+		op.first, op.last = answer.First, answer.Last
+	}
+	return op, int64(answer.At), true
+}
+
+// describe lists the longest part of a history that can be explained, and what comes next.
+func describe(history []porcupine.Operation) string {
+	result, info := porcupine.CheckOperationsVerbose(registerModel, history, linearTimeout)
+	if result == porcupine.Ok {
+		return ""
+	}
+	const shown = 6
+	longest := []porcupine.Operation{}
+	for _, partition := range info.PartialLinearizationsOperations() {
+		for _, order := range partition {
+			if len(order) > len(longest) {
+				longest = order
+			}
+		}
+	}
+	explained := map[string]int{}
+	line := func(o porcupine.Operation) string {
+		in := o.Input.(operation)
+		ends := "open"
+		if o.Return != math.MaxInt64 {
+			ends = time.Duration(o.Return).Round(time.Microsecond).String()
+		}
+		return fmt.Sprintf("client %d [%s, %s] expected %s: %s %d..%d actual %d", o.ClientId, time.Duration(o.Call).Round(time.Microsecond), ends, in.expected, in.outcome, in.first, in.last, in.actual)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "; %d are explained, the last of them:", len(longest))
+	for _, o := range longest {
+		explained[line(o)]++
+	}
+	for _, o := range longest[max(0, len(longest)-shown):] {
+		b.WriteString("\n      " + line(o))
+	}
+	b.WriteString("\n    the first that are not:")
+	rest := slices.Clone(history)
+	slices.SortFunc(rest, func(a, b porcupine.Operation) int { return int(a.Return/1000 - b.Return/1000) })
+	n := 0
+	for _, o := range rest {
+		if explained[line(o)] > 0 {
+			explained[line(o)]--
+			continue
+		}
+		if n++; n > shown {
+			break
+		}
+		b.WriteString("\n      " + line(o))
+	}
+	return b.String()
+}

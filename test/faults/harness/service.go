@@ -1,0 +1,172 @@
+package harness
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/foldstream/foldstream/internal/devstack"
+)
+
+// service is one child process, which may be ended and started again.
+type service struct {
+	name string
+	args []string
+	st   *stack
+	env  []string // more than the stack's
+
+	mu   sync.Mutex
+	runs int
+	proc *devstack.Process
+	log  string // file of the current run
+}
+
+// start runs the service. The kernel ends it with this process, whatever ends that.
+func (s *service) start() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.runs++
+	s.log = filepath.Join(s.st.dir, fmt.Sprintf("%s-%d.log", s.name, s.runs))
+	cmd := exec.Command(s.st.binary, s.args...)
+	cmd.Env, cmd.Dir = append(s.st.environment(), s.env...), s.st.dir
+	proc, err := devstack.StartProcess(cmd, s.log, os.Kill)
+	if err != nil {
+		return err
+	}
+	s.proc = proc
+	return nil
+}
+
+func (s *service) process() (*devstack.Process, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proc, s.log
+}
+
+func (s *service) pid() int {
+	if p, _ := s.process(); p != nil {
+		return p.PID()
+	}
+	return 0
+}
+
+func (s *service) alive() bool {
+	p, _ := s.process()
+	return p != nil && !p.Ended()
+}
+
+func (s *service) kill() error {
+	if p, _ := s.process(); p != nil {
+		return p.Kill()
+	}
+	return nil
+}
+
+func (s *service) pause() error {
+	p, _ := s.process()
+	return p.Pause()
+}
+
+func (s *service) resume() error {
+	p, _ := s.process()
+	return p.Resume()
+}
+
+// stop asks the service to end, and tells when it does not end well.
+func (s *service) stop() error {
+	p, _ := s.process()
+	if p == nil || p.Ended() {
+		return nil
+	}
+	if err := errors.Join(p.Resume(), p.Terminate(30*time.Second)); err != nil {
+		return fmt.Errorf("stop %s: %w", s.name, err)
+	}
+	return nil
+}
+
+var servedAt = regexp.MustCompile(`"health and metrics are served".*"addr":"([^"]+)"`)
+
+// get asks the service's own HTTP server.
+func (s *service) get(ctx context.Context, path string) (int, string, error) {
+	_, file := s.process()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, "", err
+	}
+	match := servedAt.FindSubmatch(text)
+	if match == nil {
+		return 0, "", errors.New("it does not listen yet")
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(match[1])+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
+	return resp.StatusCode, string(body), err
+}
+
+// metric sums the series of one metric; 0 for a service that does not answer.
+func (s *service) metric(ctx context.Context, name string) float64 {
+	_, body, err := s.get(ctx, "/metrics")
+	if err != nil {
+		return 0
+	}
+	var sum float64
+	for line := range strings.Lines(body) {
+		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == '{' || rest[0] == ' ') {
+			fields := strings.Fields(line)
+			value, _ := strconv.ParseFloat(fields[len(fields)-1], 64)
+			sum += value
+		}
+	}
+	return sum
+}
+
+// serving says how many partitions an ingest serves.
+func (s *service) serving(ctx context.Context) int {
+	if !s.alive() {
+		return 0
+	}
+	return int(s.metric(ctx, "foldstream_ingest_partitions_owned"))
+}
+
+// logged counts the lines of all runs that hold a text.
+func (s *service) logged(text string) int {
+	s.mu.Lock()
+	runs := s.runs
+	s.mu.Unlock()
+	n := 0
+	for i := 1; i <= runs; i++ {
+		f, err := os.Open(filepath.Join(s.st.dir, fmt.Sprintf("%s-%d.log", s.name, i)))
+		if err != nil {
+			continue
+		}
+		lines := bufio.NewScanner(f)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), text) {
+				n++
+			}
+		}
+		f.Close()
+	}
+	return n
+}

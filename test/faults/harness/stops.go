@@ -1,0 +1,184 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/foldstream/foldstream/pkg/topics"
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// Faults that a writer must not survive in silence: it has to stop, say so, and answer nothing
+// that is not true.
+
+// goneOffset is added to the offsets of records that came after a topic was made anew, so that the
+// records of both can be told.
+const goneOffset = int64(1) << 40
+
+// recreate deletes a topic of the target category and makes it anew. The clients are held back
+// meanwhile, so that all of the old topic is known.
+func (g *stage) recreate(ctx context.Context, s Step) (bool, string, error) {
+	category := categories[s.Target%len(categories)]
+	g.pause(true)
+	defer g.pause(false)
+	settled, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if err := poll(settled, 20*time.Millisecond, "all requests answered", func() (bool, error) { return g.load.owed() == 0, nil }); err != nil {
+		return false, "", err
+	}
+	topic := topics.Events(g.st.run.Namespace, category)
+	if s.Value == "commands" {
+		topic = topics.Commands(g.st.run.Namespace, category)
+	}
+	if err := g.keep(ctx, category, s.Value); err != nil {
+		return false, "", err
+	}
+	if _, err := g.st.admin.DeleteTopic(ctx, topic); err != nil {
+		return false, "", fmt.Errorf("delete %s: %w", topic, err)
+	}
+	err := poll(ctx, 50*time.Millisecond, topic+" to be made anew", func() (bool, error) {
+		_, err := g.st.admin.CreateTopic(ctx, g.st.run.Partitions, 1, nil, topic)
+		return err == nil, nil
+	})
+	g.mustStop(category)
+	return err == nil, topic, err
+}
+
+// keep reads what is about to be deleted.
+func (g *stage) keep(ctx context.Context, category, which string) error {
+	r := &Run{Namespace: g.st.run.Namespace}
+	if err := g.st.readAll(ctx, r); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if which == "commands" {
+		for _, c := range r.Commands {
+			if c.Category == category {
+				g.goneCmds = append(g.goneCmds, c)
+			}
+		}
+		return nil
+	}
+	for _, e := range r.Events {
+		if e.Category == category {
+			g.gone = append(g.gone, e)
+		}
+	}
+	return nil
+}
+
+// mustStop notes that all partitions of a category have to stop.
+func (g *stage) mustStop(category string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.expected == nil {
+		g.expected = map[string]bool{}
+	}
+	for p := range g.st.run.Partitions {
+		g.expected[fmt.Sprintf("%s/%d", category, p)] = true
+	}
+}
+
+// truncate has commands gather while nobody serves, and deletes some of them that the group has
+// not committed. Whoever takes over must find that out.
+func (g *stage) truncate(ctx context.Context, s Step) (bool, string, error) {
+	category := categories[s.Target%len(categories)]
+	topic := topics.Commands(g.st.run.Namespace, category)
+	var faults []error
+	for _, victim := range g.st.named("ingest") {
+		faults = append(faults, victim.kill())
+	}
+	if err := errors.Join(append(faults, sleep(ctx, s.For))...); err != nil {
+		return false, "", err
+	}
+	g.pause(true)
+	defer g.pause(false)
+	if err := g.keep(ctx, category, "commands"); err != nil {
+		return false, "", err
+	}
+	ends, err := g.st.admin.ListEndOffsets(ctx, topic)
+	if err != nil {
+		return false, "", err
+	}
+	deletions := kadm.Offsets{}
+	ends.Each(func(o kadm.ListedOffset) { deletions.AddOffset(o.Topic, o.Partition, o.Offset, -1) })
+	committed, err := g.st.admin.FetchOffsetsForTopics(ctx, topics.Group(g.st.run.Namespace, topics.ConsumerIngest), topic)
+	if err != nil {
+		return false, "", err
+	}
+	hit, unhandled := true, ""
+	ends.Each(func(o kadm.ListedOffset) {
+		c, _ := committed.Lookup(topic, o.Partition)
+		hit = hit && o.Offset > c.At
+		unhandled += fmt.Sprintf(" [%d] %d of %d", o.Partition, o.Offset-c.At, o.Offset)
+	})
+	if _, err := g.st.admin.DeleteRecords(ctx, deletions); err != nil {
+		return false, "", err
+	}
+	g.mustStop(category)
+	faults = nil
+	for _, victim := range g.st.named("ingest") {
+		faults = append(faults, victim.start())
+	}
+	return hit, "not committed:" + unhandled, errors.Join(faults...)
+}
+
+// stopped waits until the partitions that must stop do, and returns those that did not.
+func (g *stage) stopped(ctx context.Context) []string {
+	g.mu.Lock()
+	want := len(g.expected)
+	g.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, stopMax)
+	defer cancel()
+	n, notReady := 0, false
+	err := poll(ctx, 100*time.Millisecond, "partitions to stop", func() (bool, error) {
+		n = 0
+		for _, s := range g.st.named("ingest") {
+			n += int(s.metric(ctx, "foldstream_ingest_partitions_stopped"))
+			status, _, err := s.get(ctx, "/readyz")
+			notReady = notReady || (err == nil && status != 200)
+		}
+		return n >= want && notReady, nil
+	})
+	if err == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("%d of %d partitions say that they stopped within %s, not ready: %v", n, want, stopMax, notReady)}
+}
+
+// stopMax is how long a loud stop may take.
+const stopMax = 20 * time.Second
+
+// behindGone puts what was kept of deleted topics before what is in the new ones.
+func (g *stage) behindGone(r *Run) {
+	if len(g.gone) > 0 {
+		for i := range r.Events {
+			if r.Events[i].Category == g.gone[0].Category {
+				r.Events[i].Offset += goneOffset
+			}
+		}
+		r.Events = append(g.gone, r.Events...)
+	}
+	if len(g.goneCmds) == 0 {
+		return
+	}
+	known, last := map[string]bool{}, map[int32]int64{}
+	for _, c := range g.goneCmds {
+		known[place(c.Category, c.Partition, c.Offset)+c.ID] = true
+		last[c.Partition] = max(last[c.Partition], c.Offset)
+	}
+	all := g.goneCmds
+	for _, c := range r.Commands {
+		if known[place(c.Category, c.Partition, c.Offset)+c.ID] {
+			continue // it is there still
+		}
+		if c.Category == g.goneCmds[0].Category && c.Offset <= last[c.Partition] {
+			c.Offset += goneOffset
+		}
+		all = append(all, c)
+	}
+	r.Commands = all
+}
