@@ -146,7 +146,7 @@ func TestW11TheGroupOffsetWaitsForWhatIsNotSent(t *testing.T) {
 			quick.noReply, note.noReply = true, true
 			records := []*kgo.Record{w.record(held), w.record(quick)}
 			fault := w.kafka.Cluster().Fault(kfake.Fault{
-				Keys: []kmsg.Key{kmsg.Produce}, Topic: c.refusedTopic(w), Partitions: c.partitions, Err: kerr.NotLeaderForPartition, Count: -1,
+				Keys: []kmsg.Key{kmsg.Produce}, Topic: c.refusedTopic(w), Partitions: c.partitions, Err: kerr.NotEnoughReplicas, Count: -1,
 			})
 			if err := w.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
 				t.Fatal(err)
@@ -420,7 +420,7 @@ func TestW14ARepeatedRerouteIsDroppedAlsoAfterARestart(t *testing.T) {
 // is owed an answer.
 func TestW14AReroutedCommandWithoutEventIsAnsweredAfterACrash(t *testing.T) {
 	w := onKfake(t)
-	hold := w.kafka.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topics.Replies(w.ns), Err: kerr.NotLeaderForPartition, Count: -1})
+	hold := w.kafka.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topics.Replies(w.ns), Err: kerr.NotEnoughReplicas, Count: -1})
 	first, _ := w.startLinked()
 	first.serving(4)
 	refused, taken := w.deposit(w.streamOn(1, 0), -5), w.deposit(w.streamOn(1, 0), 5)

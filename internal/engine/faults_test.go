@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -153,7 +154,13 @@ func (i *instance) crash() {
 // expel makes the group forget an instance, as at the end of its session.
 func (i *instance) expel() {
 	i.w.t.Helper()
-	member, _ := i.engine.group.GroupMetadata()
+	i.engine.mu.Lock()
+	group := i.engine.group
+	i.engine.mu.Unlock()
+	if group == nil {
+		return // not a member yet
+	}
+	member, _ := group.GroupMetadata()
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Group = i.engine.cfg.Group
 	m := kmsg.NewLeaveGroupRequestMember()
@@ -242,7 +249,7 @@ func (w *world) topicIDs(names ...string) map[string][16]byte {
 // foreign writes records into a topic with a producer of its own, which knows no protocol.
 func (w *world) foreign(records ...*kgo.Record) *kgo.Client {
 	w.t.Helper()
-	client := w.kafka.Client(w.t, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(time.Second))
+	client := w.kafka.Client(w.t, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(time.Second), kgo.MetadataMinAge(10*time.Millisecond))
 	if err := client.ProduceSync(w.t.Context(), records...).FirstErr(); err != nil {
 		w.t.Fatalf("foreign write: %v", err)
 	}
@@ -300,6 +307,9 @@ func (w *world) committed(category string, partition int32) int64 {
 	w.t.Helper()
 	topic := topics.Commands(w.ns, category)
 	offsets, err := kadm.NewClient(w.client).FetchOffsetsForTopics(w.t.Context(), topics.Group(w.ns, topics.ConsumerIngest), topic)
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return -1
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -233,6 +233,9 @@ func TestBadInput(t *testing.T) {
 				wantOutcome(t, w.await(r.id, 1)[0], OutcomeAccepted, "")
 			}
 		}
+		if err := first.stop(); err != nil { // what it owes is sent
+			t.Fatal(err)
+		}
 		letters := map[topicPartition]map[string]*kgo.Record{}
 		for _, l := range w.log(topics.DeadLetters(w.ns, topics.ConsumerIngest)) {
 			for p := range w.partitions {
@@ -269,9 +272,6 @@ func TestBadInput(t *testing.T) {
 					t.Errorf("%s: answers: got %d, want none", c.name, answers)
 				}
 			}
-		}
-		if err := first.stop(); err != nil {
-			t.Fatal(err)
 		}
 		second := w.start().serving(4)
 		wantOutcome(t, w.ask(w.deposit("s", 1)), OutcomeAccepted, "")

@@ -148,12 +148,7 @@ func TestW3ABusyOwnerRenewsToo(t *testing.T) {
 	go func() {
 		defer close(stopped)
 		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			batch := make([]*kgo.Record, 200)
+			batch := make([]*kgo.Record, 100)
 			for n := range batch {
 				r := w.deposit(stream, 1)
 				r.noReply = true
@@ -164,6 +159,22 @@ func TestW3ABusyOwnerRenewsToo(t *testing.T) {
 				return
 			}
 			sent += len(batch)
+			for { // at least one batch is always under way or waiting
+				told, changed := i.told.list()
+				if sent-len(told) <= 2*len(batch) {
+					break
+				}
+				select {
+				case <-changed:
+				case <-stop:
+					return
+				}
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
 		}
 	}()
 	i.tells(1000)

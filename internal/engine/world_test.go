@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -22,7 +24,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
+// TestMain lets more tests run beside each other than there are cores: they wait for brokers, group
+// sessions and ticks far more than they compute.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", itoa(max(8, runtime.GOMAXPROCS(0)))); err != nil {
+		panic(err)
+	}
+	os.Exit(testkit.Main(m))
+}
 
 // The test's domain: an account that takes deposits and refuses to be overdrawn.
 type (
@@ -173,7 +183,7 @@ func (w *world) config(change ...func(*Config)) Config {
 	}
 	cfg := Config{
 		Namespace: w.ns, Categories: []Category{{Name: "account", Decider: &def}, {Name: "note"}},
-		Kafka: []kgo.Opt{kgo.SeedBrokers(w.kafka.Seeds()...)}, Registry: w.registry,
+		Kafka: []kgo.Opt{kgo.SeedBrokers(w.kafka.Seeds()...), kgo.MetadataMinAge(50 * time.Millisecond)}, Registry: w.registry,
 		CommitInterval: 50 * time.Millisecond, HeartbeatInterval: 200 * time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(testWriter{w.t}, &slog.HandlerOptions{Level: level})),
 	}
