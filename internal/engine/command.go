@@ -23,9 +23,10 @@ type command struct {
 	parsed   bool
 	phase    phase
 	outcome  Outcome
-	letter   error // why a letter is written before the answer; nil for none
-	alone    bool  // appended with nothing else under way
-	previous undo  // what to take back when its batch is refused
+	letter   error           // why a letter is written before the answer; nil for none
+	redo     bool            // decided again after a refusal: appended with nothing else under way
+	direct   chan<- answered // of a submission; nil for a record of a commands topic
+	previous undo            // what to take back when its batch is refused
 
 	replyFault  error  // why its reply topic may not be named
 	originNoted bool   // its origin counts as seen because of itself
@@ -42,6 +43,12 @@ const (
 	phaseAnswered              // its outcome is final; reply, letter or re-route under way
 	phaseDone                  // the group offset may pass it
 )
+
+// again readies a command to be decided once more.
+func (c *command) again() {
+	c.phase = phaseWaiting
+	c.outcome, c.letter, c.previous, c.after = Outcome{}, nil, undo{}, nil
+}
 
 func (c *command) stream(category string) event.StreamID {
 	return event.StreamID{Category: category, ID: string(c.record.Key)}

@@ -165,6 +165,7 @@ type Engine struct {
 	log        *slog.Logger
 	metrics    *metrics
 	budget     *stateBudget
+	admission  admission
 	categories map[string]*boundCategory // by commands topic
 	ownTopics  map[string]ownedTopics    // by commands topic
 	counts     map[string]int32          // partitions, by commands topic
@@ -184,14 +185,13 @@ type Engine struct {
 
 	committing sync.Mutex // one commit at a time; before mu
 
-	mu       sync.Mutex
-	owners   map[topicPartition]*owner
-	paused   map[topicPartition]bool
-	joined   atomic.Bool
-	stopOnce sync.Once
-	stop     context.CancelCauseFunc
-	ctx      context.Context // of all owners; ends after the drain
-	cancel   context.CancelFunc
+	mu     sync.Mutex
+	owners map[topicPartition]*owner
+	paused map[topicPartition]bool
+	joined atomic.Bool
+	stop   context.CancelCauseFunc
+	ctx    context.Context // of all owners; ends after the drain
+	cancel context.CancelFunc
 }
 
 // New checks the configuration, binds types to schemas, and looks the topics up. It fails with a

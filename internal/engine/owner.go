@@ -70,9 +70,11 @@ type owner struct {
 	proofs     int        // proofs under way
 	gathered   bool       // something was appended or asked to be proven since the last flush
 	refused    bool       // a batch was refused: wait until nothing is under way, then take up again
-	singly     int        // commands to append alone, after a refusal
-	renewing   bool       // the claim is to be renewed: wait until nothing is under way
-	blocked    time.Time  // no deciding before, after an infrastructure error
+	fair       fairQueue  // submissions
+	directs    []*command // submissions that are decided and not answered, in order
+	directTurn bool
+	renewing   bool      // the claim is to be renewed: wait until nothing is under way
+	blocked    time.Time // no deciding before, after an infrastructure error
 	blockedErr error
 	retryWait  time.Duration
 
@@ -82,7 +84,6 @@ type owner struct {
 	records       []appender.Record
 	appendBinding *codec.Binding
 	batchBytesMax int
-	drainUntil    time.Time
 	renewAt       time.Time
 	lastAppend    time.Time
 	sweepAt       time.Time
@@ -115,7 +116,10 @@ type mailbox struct {
 	records []*kgo.Record
 	bytes   int
 	results []result
-	wake    chan struct{}
+	// submissions wait to be sorted by stream; submitted counts those that are not answered.
+	submissions []*command
+	submitted   int
+	wake        chan struct{}
 }
 
 // result is a message of appender or outbox.
@@ -156,7 +160,7 @@ func (m *mailbox) work() {
 // rest ends the owner's turn, unless more has come.
 func (m *mailbox) rest() bool {
 	m.mu.Lock()
-	if len(m.results) > 0 || m.records != nil {
+	if len(m.results) > 0 || m.records != nil || m.submissions != nil {
 		m.mu.Unlock()
 		return false
 	}
@@ -323,7 +327,9 @@ func (o *owner) endTerm() {
 	o.budget.set(o, 0)
 	o.table, o.outcomes, o.origins = nil, nil, nil
 	o.appended.clear()
-	o.unproven, o.proofs, o.refused, o.singly, o.renewing = nil, 0, false, 0, false
+	o.unproven, o.proofs, o.refused, o.renewing = nil, 0, false, false
+	o.settleDecided()
+	o.settleWaiting()
 	o.takeUpAgain(phaseDecided)
 }
 
@@ -332,12 +338,23 @@ func (o *owner) takeUpAgain(upTo phase) {
 	todo := make([]*command, 0, len(o.unfinished))
 	for _, c := range o.unfinished {
 		if c.phase <= upTo {
-			c.phase = phaseWaiting
-			c.outcome, c.letter, c.previous = Outcome{}, nil, undo{}
+			c.again()
 			todo = append(todo, c)
 		}
 	}
 	o.todo = todo
+}
+
+// takeUpRefused puts what was taken back in line again, each to be appended alone.
+func (o *owner) takeUpRefused() {
+	for _, c := range o.unfinished {
+		c.redo = c.redo || c.phase == phaseDecided
+	}
+	for _, c := range o.directs {
+		c.redo = c.redo || c.phase == phaseDecided
+	}
+	o.takeUpAgain(phaseDecided)
+	o.takeUpDirects()
 }
 
 // serve is the owner's loop: decide what waits, flush, take in results.
@@ -439,7 +456,9 @@ const decideChunk = 128
 // to wait.
 func (o *owner) decideWaiting() error {
 	o.takeDelivered()
+	o.takeSubmitted()
 	if o.isLeaving() {
+		o.settleWaiting()
 		return nil
 	}
 	for sinceFlush := 0; ; sinceFlush++ {
@@ -451,19 +470,15 @@ func (o *owner) decideWaiting() error {
 				return nil // the loop sees Dead
 			}
 		}
-		if !o.mayDecide() {
+		c := o.upNext()
+		if c == nil || !o.mayDecide(c) {
 			break
 		}
-		c := o.todo[0]
 		if err := o.handle(c); err != nil {
 			o.block(c, err)
 			break
 		}
-		o.todo = o.todo[1:]
-		if o.singly > 0 {
-			o.singly--
-			break
-		}
+		o.took(c)
 	}
 	if o.gathered {
 		o.flush()
@@ -471,15 +486,37 @@ func (o *owner) decideWaiting() error {
 	return nil
 }
 
-func (o *owner) mayDecide() bool {
+// upNext returns the command whose turn it is: records of the commands topic, in their order
+// (W10), and submissions, fair between streams, take turns.
+func (o *owner) upNext() *command {
+	if len(o.todo) > 0 && (o.fair.len() == 0 || !o.directTurn) {
+		return o.todo[0]
+	}
+	return o.fair.peek()
+}
+
+func (o *owner) took(c *command) {
+	if c.direct != nil {
+		o.fair.pop()
+		o.directTurn = false
+		if c.phase != phaseDone {
+			o.directs = append(o.directs, c)
+		}
+		return
+	}
+	o.todo = o.todo[1:]
+	o.directTurn = true
+}
+
+func (o *owner) mayDecide(c *command) bool {
 	switch {
-	case len(o.todo) == 0 || o.refused || o.renewing:
+	case o.refused || o.renewing:
 		return false
-	case o.appended.len() > 0 && o.appended.at(o.appended.len()-1).alone:
+	case o.appended.len() > 0 && o.appended.at(o.appended.len()-1).redo:
 		return false // were it refused, what is decided behind it would have to be taken back with it
 	case o.appended.len() >= o.engine.cfg.InFlightMax:
 		return false
-	case o.singly > 0 && (o.appended.len() > 0 || o.proofs > 0 || len(o.unproven) > 0):
+	case c.redo && (o.appended.len() > 0 || o.proofs > 0 || len(o.unproven) > 0):
 		return false
 	}
 	return o.blocked.IsZero() || !o.clock().Before(o.blocked)
@@ -531,7 +568,7 @@ func (o *owner) handle(c *command) error {
 	}
 	var v verdict
 	var err error
-	if c.record.Offset <= o.highest {
+	if c.direct == nil && c.record.Offset <= o.highest {
 		v, err = o.recall(c)
 	} else {
 		v, err = o.evaluate(c)
@@ -644,7 +681,7 @@ func (o *owner) append(c *command, v verdict) error {
 	c.after = encoded
 	c.previous = undo{stream: s, id: id, version: s.version, state: s.state}
 	first := s.version + 1
-	c.alone, c.lastEventID = o.singly > 0, v.events[len(v.events)-1].id
+	c.lastEventID = v.events[len(v.events)-1].id
 	o.writer.Append(o.recordsOf(c, v, first), o.onAppend)
 	s.version += event.Version(len(v.events))
 	if o.category.Decider != nil {
@@ -661,7 +698,7 @@ func (o *owner) append(c *command, v verdict) error {
 	c.outcome = Outcome{Kind: OutcomeAccepted, First: first, Last: s.version, Partition: o.partition}
 	o.appended.push(c)
 	o.gathered = true
-	if plantedAnswerBeforeAppend {
+	if plantedAnswerBeforeAppend && c.direct == nil {
 		early := *c
 		early.outcome.Offset = o.writer.NextOffset() + int64(o.appended.len()) - 1
 		o.engine.outbox.answer(o, &early)
@@ -713,7 +750,9 @@ func (o *owner) recordsOf(c *command, v verdict, first event.Version) []appender
 		}
 		add(event.HeaderCommandID, commandID)
 		add(event.HeaderCommandHash, hash)
-		add(event.HeaderCommandOffset, commandOffset)
+		if c.direct == nil {
+			add(event.HeaderCommandOffset, commandOffset)
+		}
 		if !r.DedupeUntil.IsZero() {
 			add(event.HeaderDedupeUntil, text(event.FormatTime(r.DedupeUntil)))
 		}
@@ -787,11 +826,12 @@ func (o *owner) takeIn(results []result) error {
 	if o.refused && o.appended.len() == 0 && o.proofs == 0 && len(o.unproven) == 0 {
 		o.refused = false
 		o.writer.Resume()
-		waiting := len(o.todo)
-		o.takeUpAgain(phaseDecided)
-		o.singly = len(o.todo) - waiting
+		o.takeUpRefused()
 	}
 	o.advance()
+	for len(o.directs) > 0 && o.directs[0].phase == phaseDone {
+		o.directs = o.directs[1:]
+	}
 	return nil
 }
 
@@ -845,7 +885,7 @@ func (o *owner) onRefused(c *command, cause error) error {
 	if c.previous.stream == nil {
 		return nil // taken back already
 	}
-	if c.alone || (!o.refused && o.appended.len() == 0) {
+	if c.redo || (!o.refused && o.appended.len() == 0) {
 		o.takeBack(c)
 		if o.refused = o.proofs > 0 || len(o.unproven) > 0; !o.refused { // else these were decided on its events
 			o.writer.Resume()
@@ -932,6 +972,10 @@ func (o *owner) answer(c *command) {
 	o.metrics.outcome(c.outcome.Kind)
 	if o.engine.cfg.OnOutcome != nil {
 		o.engine.cfg.OnOutcome(o.category.Name, o.partition, c.record.Offset, c.outcome)
+	}
+	if c.direct != nil {
+		o.settle(c, answered{outcome: c.outcome})
+		return
 	}
 	if !o.engine.outbox.answer(o, c) || plantedCommitPastReply {
 		o.finish(c)
@@ -1022,6 +1066,18 @@ type fifo[T any] struct {
 func (f *fifo[T]) len() int   { return len(f.items) - f.head }
 func (f *fifo[T]) at(i int) T { return f.items[f.head+i] }
 func (f *fifo[T]) push(v T)   { f.items = append(f.items, v) }
+
+// unpop puts an item before all others.
+func (f *fifo[T]) unpop(v T) {
+	if f.head == 0 {
+		f.items = append(f.items, v)
+		copy(f.items[1:], f.items)
+		f.items[0] = v
+		return
+	}
+	f.head--
+	f.items[f.head] = v
+}
 
 func (f *fifo[T]) pop() T {
 	var zero T

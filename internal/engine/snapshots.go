@@ -267,7 +267,7 @@ func (k *keeper) passCommitted() {
 		}
 	}
 	// Commands at or below H that are not committed yet may still be on their way to us.
-	if committed > k.o.highest && k.handled.len() == 0 && len(k.o.unfinished) == 0 && k.o.appended.len() == 0 {
+	if committed > k.o.highest && k.handled.len() == 0 && len(k.o.unfinished) == 0 {
 		k.coverable = max(k.coverable, k.o.writer.NextOffset()-1)
 	}
 }
