@@ -13,6 +13,7 @@ import (
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/decider"
 	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/foldstream/foldstream/schemas/avro"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -24,6 +25,8 @@ func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 const (
 	idAppend = iota + 1
 	idReply
+	idSnapshot
+	idCheckpoint
 	idNoted
 )
 
@@ -46,6 +49,8 @@ func registry(t *testing.T) *codec.StaticReader {
 	return codec.NewStaticReader(
 		one(idAppend, codec.TypeAppend, event.KindSystem, system("Append")),
 		one(idReply, codec.TypeReply, event.KindSystem, system("Reply")),
+		one(idSnapshot, snapshot.TypeSnapshot, event.KindSystem, system("Snapshot")),
+		one(idCheckpoint, snapshot.TypeCheckpoint, event.KindSystem, system("Checkpoint")),
 		one(idNoted, "note.Noted", event.KindEvent, `{"type":"record","namespace":"note","name":"Noted","fs.kind":"event","fields":[{"name":"text","type":"string"}]}`),
 	)
 }
