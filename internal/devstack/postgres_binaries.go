@@ -163,7 +163,7 @@ func inspectBinaries(ctx context.Context, dir, origin string) (pgBinaries, error
 	out, err := cmd.CombinedOutput()
 	match := versionPattern.FindSubmatch(out)
 	if err != nil || match == nil {
-		return pgBinaries{}, fmt.Errorf("%w: %s --version does not work: %v: %s", ErrUnavailable, cmd.Path, err,
+		return pgBinaries{}, fmt.Errorf("%w: %s --version does not work: %w: %s", ErrUnavailable, cmd.Path, errors.Join(err, errors.New("no version in its answer")),
 			strings.TrimSpace(string(out)))
 	}
 	b.major, _ = strconv.Atoi(string(match[1])) // digits, by the pattern

@@ -137,7 +137,7 @@ func (p *Process) failure() error {
 	if tail == "" {
 		tail = "it wrote nothing"
 	}
-	return fmt.Errorf("process ended early (%v); the last lines of %s:\n%s", p.err, p.logPath, tail)
+	return fmt.Errorf("process ended early (%w); the last lines of %s:\n%s", p.err, p.logPath, tail)
 }
 
 func tailOf(path string) string {

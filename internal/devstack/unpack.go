@@ -131,7 +131,7 @@ func (u *unpacker) npmLinks() error {
 func (u *unpacker) tar(archive *tar.Reader) error {
 	for {
 		header, err := archive.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -101,8 +101,8 @@ func refuse(code string, err error) verdict {
 // decider's own: the command is tried again, in its place.
 func (o *owner) evaluate(c *command) (verdict, error) {
 	key := c.record.Key
-	if err := event.ValidateID(string(key)); err != nil {
-		return refuse(CodeKey, err), nil
+	if fault := event.ValidateID(string(key)); fault != nil {
+		return refuse(CodeKey, fault), nil
 	}
 	if target := topics.Partition(key, o.partitions); target != o.partition {
 		return verdict{kind: verdictReroute, target: target}, nil

@@ -729,12 +729,13 @@ func (e *Engine) listOffsets(ctx context.Context, topic string, partition int32)
 			return 0, fmt.Errorf("reading offsets of %s[%d]: %w", topic, partition, err)
 		}
 		for _, t := range resp.Topics {
-			for _, p := range t.Partitions {
-				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-					return 0, fmt.Errorf("reading offsets of %s[%d]: %w", topic, partition, err)
-				}
-				return p.Offset, nil
+			if len(t.Partitions) == 0 {
+				continue
 			}
+			if err := kerr.ErrorForCode(t.Partitions[0].ErrorCode); err != nil {
+				return 0, fmt.Errorf("reading offsets of %s[%d]: %w", topic, partition, err)
+			}
+			return t.Partitions[0].Offset, nil
 		}
 		return 0, fmt.Errorf("reading offsets of %s[%d]: the answer is empty", topic, partition)
 	}
@@ -754,8 +755,11 @@ func (e *Engine) Ready() error {
 	defer e.mu.Unlock()
 	var faults []error
 	for tp, o := range e.owners {
-		if s := o.state.Load(); s.phase != "serving" || s.err != nil {
-			faults = append(faults, fmt.Errorf("%s[%d] is %s: %v", tp.topic, tp.partition, s.phase, s.err))
+		switch s := o.state.Load(); {
+		case s.err != nil:
+			faults = append(faults, fmt.Errorf("%s[%d] is %s: %w", tp.topic, tp.partition, s.phase, s.err))
+		case s.phase != "serving":
+			faults = append(faults, fmt.Errorf("%s[%d] is %s", tp.topic, tp.partition, s.phase))
 		}
 	}
 	return errors.Join(faults...)

@@ -466,7 +466,7 @@ func (o *owner) decideWaiting() error {
 			o.flush()
 			o.writer.Flush()
 			sinceFlush = 0
-			if o.writer.Err() != nil {
+			if dead := o.writer.Err() != nil; dead {
 				return nil // the loop sees Dead
 			}
 		}

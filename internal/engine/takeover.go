@@ -26,7 +26,7 @@ func (o *owner) takeOver() error {
 	began := o.clock()
 	ctx, cancel := context.WithCancel(o.ctx)
 	defer cancel()
-	stopLeaving := context.AfterFunc(contextOf(o.leaving, ctx), cancel)
+	stopLeaving := context.AfterFunc(contextOf(ctx, o.leaving), cancel)
 	defer stopLeaving()
 
 	release, err := o.engine.takeOverSlot(ctx)
@@ -53,7 +53,7 @@ func (o *owner) stoppedOr(err error) error {
 }
 
 // contextOf ends when the channel is closed or the parent ends.
-func contextOf(done <-chan struct{}, parent context.Context) context.Context {
+func contextOf(parent context.Context, done <-chan struct{}) context.Context {
 	ctx, cancel := context.WithCancel(parent)
 	go func() {
 		select {

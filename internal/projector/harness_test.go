@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strconv"
@@ -207,7 +206,7 @@ func newDesk(t testing.TB, pg *testkit.Postgres, view projection.View, tune ...f
 	return d
 }
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // hire takes the partition over with a new worker, as an assignment does.
 func (d *desk) hire() *worker {

@@ -172,7 +172,7 @@ func viewTables(namespace string, v projection.View) []string {
 	out := []string{
 		"create schema if not exists " + quote(schema),
 		fmt.Sprintf("create table if not exists %s (%s, primary key (%s)) with (fillfactor = 80)",
-			quote(schema, "rows"), strings.Join(lines, ", "), strings.Join(quotedNames("", v.Key), ", ")),
+			quote(schema, "rows"), strings.Join(lines, ", "), strings.Join(quotedNames(v.Key), ", ")),
 	}
 	if v.Kind == projection.KindMetric {
 		out = append(out, fmt.Sprintf(`create table if not exists %s (category text collate "C" not null, stream text collate "C" not null, version bigint not null, primary key (category, stream)) with (fillfactor = 80)`,
@@ -197,7 +197,7 @@ func columnLine(c projection.Column) string {
 // stableView is <ns>.<view>, what readers select from whatever version is live.
 func stableView(namespace string, v projection.View) string {
 	text := fmt.Sprintf("create or replace view %s as select %s from %s", quote(namespace, v.Name),
-		strings.Join(quotedNames("", v.Layout()), ", "), quote(SchemaName(namespace, v), "rows"))
+		strings.Join(quotedNames(v.Layout()), ", "), quote(SchemaName(namespace, v), "rows"))
 	if v.Kind == projection.KindEntity {
 		text += " where " + presentColumn
 	}

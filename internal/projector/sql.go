@@ -31,11 +31,11 @@ func SchemaName(namespace string, v projection.View) string {
 
 func quote(names ...string) string { return pgx.Identifier(names).Sanitize() }
 
-// quotedNames lists column names, each with a prefix.
-func quotedNames(prefix string, columns []projection.Column) []string {
+// quotedNames lists column names.
+func quotedNames(columns []projection.Column) []string {
 	out := make([]string, len(columns))
 	for i, c := range columns {
-		out[i] = prefix + quote(c.Name)
+		out[i] = quote(c.Name)
 	}
 	return out
 }
@@ -111,8 +111,8 @@ func upsert(table string, key, columns []projection.Column) string {
 		}
 	}
 	return fmt.Sprintf("insert into %s as t (%s) select %s from unnest(%s) as u (%s) on conflict (%s) do update set %s",
-		table, strings.Join(quotedNames("", all), ", "), strings.Join(values, ", "), strings.Join(arrays, ", "),
-		strings.Join(quotedNames("", all), ", "), strings.Join(quotedNames("", key), ", "), strings.Join(sets, ", "))
+		table, strings.Join(quotedNames(all), ", "), strings.Join(values, ", "), strings.Join(arrays, ", "),
+		strings.Join(quotedNames(all), ", "), strings.Join(quotedNames(key), ", "), strings.Join(sets, ", "))
 }
 
 // columnArrays turns rows into the arguments of an upsert: one typed array per column.

@@ -51,7 +51,7 @@ func (x *index) add(reg *codec.Registered) error {
 	x.byID[reg.ID] = reg
 	x.highestID = max(x.highestID, reg.ID)
 	x.typeOfName[reg.Schema.Name()] = reg.Type
-	regs := append(x.byType[reg.Type], reg)
+	regs := slices.Concat(x.byType[reg.Type], []*codec.Registered{reg})
 	slices.SortFunc(regs, byVersion)
 	x.byType[reg.Type] = regs
 	if held := x.byFingerprint[reg.Schema.Fingerprint()]; held == nil || held.Version < reg.Version {

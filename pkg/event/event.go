@@ -146,7 +146,7 @@ func parseDecimal(text string) (int64, error) {
 		return 0, strconv.ErrSyntax
 	}
 	var n int64
-	for i := 0; i < len(text); i++ {
+	for i := range len(text) {
 		d := text[i] - '0'
 		if d > 9 {
 			return 0, strconv.ErrSyntax

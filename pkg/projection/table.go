@@ -60,8 +60,8 @@ func (t *Table) Apply(e Event) error {
 		return fmt.Errorf("view %s, stream %s: have version %d, want %d: %w", t.view.Name, e.Stream, e.Version, last+1, ErrSequence)
 	}
 	e.Time = canonicalTime(e.Time)
-	if err := t.apply(e); err != nil {
-		t.Parked[e.Stream] = err
+	if fault := t.apply(e); fault != nil {
+		t.Parked[e.Stream] = fault
 		return nil
 	}
 	t.Versions[e.Stream] = e.Version

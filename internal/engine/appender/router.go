@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,7 +96,7 @@ func (r *router) run() {
 func (r *router) take(held []*Writer) (all []*Writer, open bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all = append(held, r.waiting...)
+	all = slices.Concat(held, r.waiting)
 	clear(r.waiting)
 	r.waiting = r.waiting[:0]
 	if len(all) == 0 && r.a.ctx.Err() != nil {

@@ -129,10 +129,9 @@ func (s *sender) reroute(w *Writer) {
 
 // job is one batch of a round.
 type job struct {
-	w     *Writer
-	b     *batch
-	topic int // index in the request
-	done  bool
+	w    *Writer
+	b    *batch
+	done bool
 }
 
 // request is what a sender reuses from round to round.

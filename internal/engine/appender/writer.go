@@ -258,7 +258,7 @@ func (w *Writer) afterSchedule(held bool) {
 // When there is none the writer is nobody's again.
 func (w *Writer) next() *batch {
 	for {
-		b, cause, sent := w.head()
+		b, sent, cause := w.head()
 		switch {
 		case b == nil:
 			return nil
@@ -277,7 +277,7 @@ func (w *Writer) next() *batch {
 
 // head takes the next batch; it becomes the flight. cause is set when the writer is dead, then
 // sent says whether the batch may be in the log.
-func (w *Writer) head() (b *batch, cause error, sent bool) {
+func (w *Writer) head() (b *batch, sent bool, cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
@@ -292,10 +292,10 @@ func (w *Writer) head() (b *batch, cause error, sent bool) {
 		w.gather, w.flushed = nil, false
 	default:
 		w.scheduled = false
-		return nil, nil, false
+		return nil, false, nil
 	}
 	w.flight = b
-	return b, w.err, sent
+	return b, sent, w.err
 }
 
 // ready makes a batch that has not been sent yet fit for it.
