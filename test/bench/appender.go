@@ -47,10 +47,10 @@ func (b *bench) appenderAlone() error {
 			return err
 		}
 	}
-	for run := range b.runs {
-		for _, inFlight := range b.depths {
+	for run := range b.options.runs {
+		for _, inFlight := range b.options.depths {
 			for _, s := range systems {
-				n, took, err := b.spin(inFlight, b.duration, s.write)
+				n, took, err := b.spin(inFlight, b.options.duration, s.write)
 				if err != nil {
 					return err
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/foldstream/foldstream/schemas/avro"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -96,11 +98,7 @@ func (b *bench) commands() error {
 	if err != nil {
 		return err
 	}
-	binding, err := codec.New(registry, codec.Config{}).Bind(b.ctx, counterDecider.Types[0])
-	if err != nil {
-		return err
-	}
-	value, err := binding.Append(nil, count{By: 1, Note: benchNote})
+	value, err := b.commandValue(registry)
 	if err != nil {
 		return err
 	}
@@ -109,7 +107,7 @@ func (b *bench) commands() error {
 		ns    string
 		start func(ns string) (stop func(), err error)
 	}{
-		{"foldstream", "fold", func(ns string) (func(), error) { return b.startEngine(ns, registry) }},
+		{"foldstream", "fold", func(ns string) (func(), error) { return b.startEngine(ns, registry, engineSetup{}) }},
 		{"bare", "bare", b.startBareLoop},
 	}
 	loads := make([]*load, len(systems))
@@ -130,13 +128,13 @@ func (b *bench) commands() error {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	for run := range b.runs {
-		for _, inFlight := range b.depths {
+	for run := range b.options.runs {
+		for _, inFlight := range b.options.depths {
 			for i, s := range systems {
-				if !strings.Contains(b.systems, s.name) {
+				if !strings.Contains(b.options.systems, s.name) {
 					continue
 				}
-				n, perS, p50, p99, err := loads[i].run(b.ctx, inFlight, b.duration)
+				n, perS, p50, p99, err := loads[i].run(b.ctx, inFlight, b.options.duration)
 				if err != nil {
 					return fmt.Errorf("%s at %d in flight: %w", s.name, inFlight, err)
 				}
@@ -147,11 +145,33 @@ func (b *bench) commands() error {
 	return nil
 }
 
-func (b *bench) startEngine(ns string, registry codec.Reader) (func(), error) {
+// commandValue is the payload of every command of the benches.
+func (b *bench) commandValue(registry codec.Reader) ([]byte, error) {
+	binding, err := codec.New(registry, codec.Config{}).Bind(b.ctx, counterDecider.Types[0])
+	if err != nil {
+		return nil, err
+	}
+	return binding.Append(nil, count{By: 1, Note: benchNote})
+}
+
+// engineSetup is what a bench changes of the engine's defaults.
+type engineSetup struct {
+	snapshots  engine.SnapshotConfig
+	registerer prometheus.Registerer
+}
+
+// newEngine is the one engine that all benches measure, here or in a child.
+func newEngine(ctx context.Context, ns string, kafka []kgo.Opt, registry codec.Reader, log *slog.Logger, setup engineSetup) (*engine.Engine, error) {
 	definition := counterDecider.Definition()
-	e, err := engine.New(b.ctx, engine.Config{
-		Namespace: ns, Categories: []engine.Category{{Name: benchCategory, Decider: &definition}}, Kafka: b.opts(), Registry: registry, Logger: b.log,
+	return engine.New(ctx, engine.Config{
+		Namespace: ns, Categories: []engine.Category{{Name: benchCategory, Decider: &definition, Snapshots: setup.snapshots}},
+		Kafka: kafka, Registry: registry, Registerer: setup.registerer, Logger: log,
 	})
+}
+
+// startEngine returns when the engine serves all partitions.
+func (b *bench) startEngine(ns string, registry codec.Reader, setup engineSetup) (stop func(), err error) {
+	e, err := newEngine(b.ctx, ns, b.opts(), registry, b.log, setup)
 	if err != nil {
 		return nil, err
 	}

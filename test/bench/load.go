@@ -10,7 +10,6 @@ import (
 
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/topics"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -21,6 +20,7 @@ type load struct {
 	producer *kgo.Client
 	consumer *kgo.Client
 	value    []byte
+	streams  int64        // over which the commands are spread; set between runs
 	next     atomic.Int64 // the number of the next command, never used twice
 	base     atomic.Int64 // the first command of the measurement under way
 	sentAt   []atomic.Int64
@@ -36,19 +36,16 @@ const (
 )
 
 func newLoad(b *bench, ns string, value []byte) (*load, error) {
-	l := &load{ns: ns, value: value, sentAt: make([]atomic.Int64, loadCommandsMax), latency: make([]atomic.Int64, loadCommandsMax), began: time.Now()}
+	l := &load{ns: ns, value: value, streams: loadStreams, sentAt: make([]atomic.Int64, loadCommandsMax), latency: make([]atomic.Int64, loadCommandsMax), began: time.Now()}
 	var err error
 	if l.producer, err = kgo.NewClient(b.opts(kgo.ProducerLinger(0), kgo.MaxBufferedRecords(100_000), kgo.ProducerBatchCompression(kgo.NoCompression()))...); err != nil {
 		return nil, err
 	}
-	ends, err := b.admin.ListEndOffsets(b.ctx, topics.Replies(ns))
+	from, err := b.fromEnd(topics.Replies(ns))
 	if err != nil {
 		return nil, err
 	}
-	from := map[int32]kgo.Offset{}
-	ends.Each(func(o kadm.ListedOffset) { from[o.Partition] = kgo.NewOffset().At(o.Offset) })
-	l.consumer, err = kgo.NewClient(b.opts(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topics.Replies(ns): from}))...)
-	if err != nil {
+	if l.consumer, err = kgo.NewClient(b.opts(kgo.ConsumePartitions(from))...); err != nil {
 		return nil, err
 	}
 	go l.readReplies()
@@ -118,7 +115,7 @@ func (l *load) send(ctx context.Context) {
 	if i >= loadCommandsMax {
 		panic("bench: more commands than the measurement has room for")
 	}
-	key := "stream-" + strconv.FormatInt(n*7919%loadStreams, 10)
+	key := "stream-" + strconv.FormatInt(n*7919%l.streams, 10)
 	rec := &kgo.Record{
 		Topic: topics.Commands(l.ns, benchCategory), Key: []byte(key), Value: l.value,
 		Headers: []kgo.RecordHeader{

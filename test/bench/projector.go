@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"time"
 
+	"github.com/foldstream/foldstream/internal/devstack"
 	"github.com/foldstream/foldstream/internal/domain/execution"
 	"github.com/foldstream/foldstream/internal/domain/views"
 	"github.com/foldstream/foldstream/internal/projector"
@@ -33,6 +35,11 @@ const (
 // projector measures events/s of the view execution_history from a full log, beside a franz-go and
 // pgx loop that keeps the same rows by one UNNEST upsert a poll, with its offsets in the transaction.
 func (b *bench) projector() error {
+	postgres, err := devstack.StartPostgres(b.ctx, devstack.PostgresConfig{DataDir: filepath.Join(b.dir, "postgres")})
+	if err != nil {
+		return err
+	}
+	defer postgres.Stop()
 	registry, err := executionRegistry()
 	if err != nil {
 		return err
@@ -47,12 +54,12 @@ func (b *bench) projector() error {
 	if err := b.fillLog(ns, registry); err != nil {
 		return err
 	}
-	pool, err := pgxpool.New(b.ctx, b.dsn)
+	pool, err := pgxpool.New(b.ctx, postgres.DSN())
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	for run := range b.runs {
+	for run := range b.options.runs {
 		for _, system := range []struct {
 			name string
 			run  func(ns string, run int, registry *codec.StaticReader, pool *pgxpool.Pool) (time.Duration, error)

@@ -14,30 +14,46 @@ var facts = map[string]map[int]float64{
 	"projector/bare": {0: 125_000},
 }
 
-// goals are the least ratios of Foldstream to the bare loop.
+// goals are the least ratios of a system to its baseline.
 var goals = map[string]map[int]float64{
-	"commands":  {128: 0.7, 1024: 0.7},
-	"appender":  {128: 1.2},
-	"projector": {0: 0.5},
+	"commands":      {128: 0.7, 1024: 0.7},
+	"appender":      {128: 1.2},
+	"projector":     {0: 0.5},
+	"hot":           {hotInFlight: 0.5},
+	"snapshot-cost": {snapshotCostInFlight: 0.9},
+}
+
+// pair names the two systems of a bench.
+type pair struct{ system, baseline string }
+
+var pairs = map[string]pair{
+	"commands":      {"foldstream", "bare"},
+	"appender":      {"foldstream", "bare"},
+	"projector":     {"foldstream", "bare"},
+	"hot":           {"hot", "many"},
+	"snapshot-cost": {"on", "off"},
 }
 
 // summary compares the medians of one measurement.
 type summary struct {
-	Bench      string  `json:"bench"` // "summary"
-	Of         string  `json:"of"`
-	InFlight   int     `json:"in_flight,omitempty"`
-	Foldstream float64 `json:"foldstream_per_s"`
-	Bare       float64 `json:"bare_per_s"`
-	Ratio      float64 `json:"ratio"`
-	RatioMin   float64 `json:"ratio_min"`
-	RatioMax   float64 `json:"ratio_max"`
-	P50Ms      float64 `json:"foldstream_p50_ms,omitempty"`
-	P99Ms      float64 `json:"foldstream_p99_ms,omitempty"`
-	BareP50Ms  float64 `json:"bare_p50_ms,omitempty"`
-	BareP99Ms  float64 `json:"bare_p99_ms,omitempty"`
-	Goal       float64 `json:"goal,omitempty"`
-	Reached    *bool   `json:"reached,omitempty"`
-	BareFacts  float64 `json:"bare_per_s_earlier,omitempty"`
+	Bench           string  `json:"bench"` // "summary"
+	Of              string  `json:"of"`
+	InFlight        int     `json:"in_flight,omitempty"`
+	Runs            int     `json:"runs"`
+	System          string  `json:"system"`
+	PerS            float64 `json:"per_s"`
+	Baseline        string  `json:"baseline"`
+	BaselinePerS    float64 `json:"baseline_per_s"`
+	Ratio           float64 `json:"ratio"` // the median of the runs' ratios
+	RatioMin        float64 `json:"ratio_min"`
+	RatioMax        float64 `json:"ratio_max"`
+	P50Ms           float64 `json:"p50_ms,omitempty"`
+	P99Ms           float64 `json:"p99_ms,omitempty"`
+	BaselineP50Ms   float64 `json:"baseline_p50_ms,omitempty"`
+	BaselineP99Ms   float64 `json:"baseline_p99_ms,omitempty"`
+	Goal            float64 `json:"goal,omitempty"` // at least
+	Reached         *bool   `json:"reached,omitempty"`
+	BaselineEarlier float64 `json:"baseline_per_s_earlier,omitempty"`
 }
 
 type summaryKey struct {
@@ -76,25 +92,26 @@ func (b *bench) summarise() error {
 			return err
 		}
 	}
-	return nil
+	return b.summariseLimits()
 }
 
 func summaryOf(key summaryKey, systems map[string][]result) (summary, error) {
-	ours, bare := systems["foldstream"], systems["bare"]
-	if len(ours) == 0 || len(ours) != len(bare) {
-		return summary{}, fmt.Errorf("%s at %d: %d runs of foldstream, %d of the bare loop", key.bench, key.inFlight, len(ours), len(bare))
+	p := pairs[key.bench]
+	ours, base := systems[p.system], systems[p.baseline]
+	if len(ours) == 0 || len(ours) != len(base) {
+		return summary{}, fmt.Errorf("%s at %d: %d runs of %s, %d of %s", key.bench, key.inFlight, len(ours), p.system, len(base), p.baseline)
 	}
 	ratios := make([]float64, len(ours))
 	for i := range ours {
-		ratios[i] = ours[i].PerS / bare[i].PerS
+		ratios[i] = ours[i].PerS / base[i].PerS
 	}
 	s := summary{
-		Bench: "summary", Of: key.bench, InFlight: key.inFlight,
-		Foldstream: median(ours, func(r result) float64 { return r.PerS }), Bare: median(bare, func(r result) float64 { return r.PerS }),
+		Bench: "summary", Of: key.bench, InFlight: key.inFlight, Runs: len(ours), System: p.system, Baseline: p.baseline,
+		PerS: median(ours, func(r result) float64 { return r.PerS }), BaselinePerS: median(base, func(r result) float64 { return r.PerS }),
 		Ratio: medianOf(ratios), RatioMin: slices.Min(ratios), RatioMax: slices.Max(ratios),
 		P50Ms: median(ours, func(r result) float64 { return r.P50Ms }), P99Ms: median(ours, func(r result) float64 { return r.P99Ms }),
-		BareP50Ms: median(bare, func(r result) float64 { return r.P50Ms }), BareP99Ms: median(bare, func(r result) float64 { return r.P99Ms }),
-		BareFacts: facts[key.bench+"/bare"][key.inFlight],
+		BaselineP50Ms: median(base, func(r result) float64 { return r.P50Ms }), BaselineP99Ms: median(base, func(r result) float64 { return r.P99Ms }),
+		BaselineEarlier: facts[key.bench+"/"+p.baseline][key.inFlight],
 	}
 	if goal, set := goals[key.bench][key.inFlight]; set {
 		reached := s.Ratio >= goal
