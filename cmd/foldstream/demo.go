@@ -1,16 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/foldstream/foldstream/internal/app"
 	"github.com/foldstream/foldstream/internal/devstack"
+	"github.com/foldstream/foldstream/internal/importer"
 	"github.com/foldstream/foldstream/internal/processlog"
 	"github.com/foldstream/foldstream/internal/service"
 	"github.com/foldstream/foldstream/pkg/projection"
@@ -98,12 +99,12 @@ func whileServing(ctx context.Context, stack *localStack, services *app.Services
 
 // tell is the demo itself.
 func tell(ctx context.Context, cmd *cobra.Command, format app.Format, env *app.Environment, o demoOptions) error {
-	log, err := processlog.Read(bytes.NewReader(processlog.Sample(o.seed, o.cases)), processlog.Options{Workflow: processlog.SampleWorkflow})
+	commands, err := processlog.SampleCommands(o.seed, o.cases)
 	if err != nil {
 		return fmt.Errorf("make the sample: %w", err)
 	}
-	say(cmd, "sending %d commands: a workflow with %d nodes, %d executions of it …", log.CommandCount(), len(log.Activities), log.Cases)
-	report, err := sendProcessLog(ctx, env, log, importOptions{inFlightMax: 256}, progressOn(cmd.ErrOrStderr(), log.CommandCount()))
+	say(cmd, "sending %d commands: a workflow and %d executions of it; a few are sent twice, late, or on an old version …", len(commands), o.cases)
+	report, err := sendSample(ctx, cmd, env, commands)
 	if err != nil {
 		return fmt.Errorf("send the sample: %w", err)
 	}
@@ -123,6 +124,27 @@ func tell(ctx context.Context, cmd *cobra.Command, format app.Format, env *app.E
 	}
 	result.Commands = importResult{Report: report}
 	return result.print(cmd.OutOrStdout(), format)
+}
+
+// sendSample sends the commands, then those once more whose ids come twice, as a client does that
+// missed an answer.
+func sendSample(ctx context.Context, cmd *cobra.Command, env *app.Environment, commands []processlog.Command) (importer.Report, error) {
+	var first, again []processlog.Command
+	seen := map[string]bool{}
+	for _, c := range commands {
+		if seen[c.ID] {
+			again = append(again, c)
+			continue
+		}
+		seen[c.ID] = true
+		first = append(first, c)
+	}
+	report, err := sendProcessLog(ctx, env, slices.Values(first), importOptions{inFlightMax: 256}, progressOn(cmd.ErrOrStderr(), len(first)))
+	if err != nil || len(again) == 0 {
+		return report, err
+	}
+	repeated, err := sendProcessLog(ctx, env, slices.Values(again), importOptions{inFlightMax: 256}, progressOn(cmd.ErrOrStderr(), len(again)))
+	return report.Plus(repeated), err
 }
 
 // demoResult is what the demo prints.

@@ -76,7 +76,7 @@ func importProcessLog(cmd *cobra.Command, g *app.Globals, o importOptions, path 
 	if err != nil {
 		return err
 	}
-	report, err := sendProcessLog(cmd.Context(), env, log, o, progressOn(cmd.ErrOrStderr(), log.CommandCount()))
+	report, err := sendProcessLog(cmd.Context(), env, log.Commands(), o, progressOn(cmd.ErrOrStderr(), log.CommandCount()))
 	if err != nil && report.Commands == 0 {
 		return err
 	}
@@ -142,7 +142,7 @@ func (r importResult) table() app.Table {
 }
 
 // sendProcessLog sends the log's commands and waits for all answers.
-func sendProcessLog(ctx context.Context, env *app.Environment, log *processlog.Log, o importOptions, progress *progress) (importer.Report, error) {
+func sendProcessLog(ctx context.Context, env *app.Environment, commands iter.Seq[processlog.Command], o importOptions, progress *progress) (importer.Report, error) {
 	opts, err := env.Kafka()
 	if err != nil {
 		return importer.Report{}, err
@@ -158,12 +158,12 @@ func sendProcessLog(ctx context.Context, env *app.Environment, log *processlog.L
 		Types:  slices.Concat([]codec.TypeDef(workflow.Types), []codec.TypeDef(execution.Types)),
 		Source: "/" + env.Project.Namespace + "/import/process-log", InFlightMax: o.inFlightMax, RatePerSecond: o.rate,
 		Answered: progress.answered, Logger: env.Logger,
-	}, commandsOf(log))
+	}, commandsOf(commands))
 }
 
-func commandsOf(log *processlog.Log) iter.Seq[importer.Command] {
+func commandsOf(commands iter.Seq[processlog.Command]) iter.Seq[importer.Command] {
 	return func(yield func(importer.Command) bool) {
-		for c := range log.Commands() {
+		for c := range commands {
 			if !yield(importer.Command{
 				Category: c.Category, StreamID: c.StreamID, Type: c.Type, ID: c.ID, Time: c.Time,
 				Expected: c.Expected, CorrelationID: c.CorrelationID, Data: c.Data,

@@ -36,6 +36,23 @@ type Report struct {
 	Failures []Failure `json:"failures"`
 }
 
+// Plus adds the figures of another run.
+func (r Report) Plus(other Report) Report {
+	sum := newReport()
+	for _, one := range []Report{r, other} {
+		for outcome, n := range one.Outcomes {
+			sum.Outcomes[outcome] += n
+		}
+		sum.Commands += one.Commands
+		sum.RepeatedDuplicates += one.RepeatedDuplicates
+		sum.SentAgain += one.SentAgain
+		sum.Unanswered += one.Unanswered
+		sum.Seconds += one.Seconds
+		sum.Failures = append(sum.Failures, one.Failures...)
+	}
+	return sum
+}
+
 // Failure is one command that was not accepted.
 type Failure struct {
 	CommandID string `json:"command_id"`
