@@ -94,9 +94,29 @@ func Cells() []Cell {
 			),
 		},
 		{
-			Name: "hold", What: "produce requests are held, their owner is killed, they are forgotten",
+			Name: "hold", What: "appends are held, their owner is killed, they are forgotten",
 			Broker: brokerFake, Ingests: 2,
-			Tracks: tracks(every(300*ms, 1200*ms, 100*ms, 400*ms, faultHoldAndKill)),
+			Tracks: tracks(everyValue(300*ms, 1200*ms, 100*ms, 400*ms, []string{"events"}, faultHoldAndKill)),
+		},
+		{
+			Name: "hold-replies", What: "replies are held for longer than group offsets wait, their owner is killed, they are forgotten",
+			Broker: brokerFake, Ingests: 2,
+			Tracks: tracks(everyValue(300*ms, 1000*ms, 700*ms, 1200*ms, []string{"replies"}, faultHoldAndKill)),
+		},
+		{
+			Name: "refuse", What: "batches are refused for good, after others were decided on them",
+			Broker: brokerFake, Ingests: 2,
+			Tracks: tracks(every(50*ms, 300*ms, 50*ms, 300*ms, faultRefuse)),
+		},
+		{
+			Name: "reroute-twice", What: "a command is re-routed again by a successor, after it was answered",
+			Broker: brokerFake, Ingests: 2,
+			Tracks: tracks(every(1500*ms, 2500*ms, 10*ms, 20*ms, faultRerouteTwice)),
+		},
+		{
+			Name: "steal", What: "an owner's renewal is overtaken by another's take-over",
+			Broker: brokerFake, Ingests: 2, Properties: map[string]string{"transactional.id.expiration.ms": "6000"},
+			Tracks: tracks(every(500*ms, 1500*ms, 300*ms, 600*ms, faultSteal)),
 		},
 		{
 			Name: "expiry", What: "producer states and transactional ids expire at the broker under owners that stop and go on, and under idle ones",
@@ -111,8 +131,8 @@ func Cells() []Cell {
 			Name: "rebalance", What: "instances join and leave, or die, every second",
 			Broker: brokerJVM, Ingests: 1, Projectors: 1,
 			Tracks: tracks(
-				everyValue(10*ms, 200*ms, 800*ms, 1500*ms, []string{"leave", "leave", "kill"}, faultJoin),
-				everyValue(10*ms, 200*ms, 800*ms, 1500*ms, []string{"leave"}, faultJoin),
+				everyValue(10*ms, 200*ms, 1200*ms, 3000*ms, []string{"leave", "leave", "kill"}, faultJoin),
+				everyValue(10*ms, 200*ms, 1200*ms, 3000*ms, []string{"leave"}, faultJoin),
 			),
 		},
 		{

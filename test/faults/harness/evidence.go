@@ -70,7 +70,9 @@ type Sending struct {
 	Stored    bool          `json:"stored"` // the broker acknowledged it
 	Offset    int64         `json:"offset"` // where, -1 when that is not known
 	Fault     string        `json:"fault,omitempty"`
-	Replies   []Reply       `json:"replies,omitempty"`
+	// Refused says that the broker was told to refuse its batch for good.
+	Refused bool    `json:"refused,omitempty"`
+	Replies []Reply `json:"replies,omitempty"`
 }
 
 // Reply is one answer to a sending.
@@ -132,6 +134,7 @@ type EventRecord struct {
 	Offset        int64  `json:"offset"`
 	Class         string `json:"class"`
 	Control       string `json:"control,omitempty"`
+	Instance      string `json:"instance,omitempty"` // of a claim
 	ProducerID    int64  `json:"pid"`
 	Epoch         int16  `json:"epoch"`
 	Stream        string `json:"stream,omitempty"`

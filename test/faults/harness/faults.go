@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,7 +40,10 @@ const (
 	faultIdle          = "idle" // no requests for a while
 	faultRecreate      = "recreate-topic"
 	faultTruncate      = "truncate-commands"
-	faultHoldAndKill   = "hold-and-kill" // see stage.holdAndKill
+	faultHoldAndKill   = "hold-and-kill" // value: events or replies; see stage.holdAndKill
+	faultRefuse        = "refuse"        // see stage.refuse
+	faultRerouteTwice  = "reroute-twice" // see stage.rerouteTwice
+	faultSteal         = "steal"         // see stage.steal
 )
 
 // stage is a run while faults strike.
@@ -92,6 +96,12 @@ func (g *stage) strike(ctx context.Context, s Step) (hit bool, note string, err 
 		return g.truncate(ctx, s)
 	case faultHoldAndKill:
 		return g.holdAndKill(ctx, s)
+	case faultRefuse:
+		return g.refuse(ctx, s)
+	case faultRerouteTwice:
+		return g.rerouteTwice(ctx, s)
+	case faultSteal:
+		return g.steal(ctx, s)
 	}
 	return false, "", fmt.Errorf("no fault is named %s", s.Kind)
 }
@@ -118,16 +128,26 @@ func (g *stage) atWork(ctx context.Context, s *service) (bool, string) {
 	return served > 0 && waiting > 0, fmt.Sprintf("%s, %d partitions served, %d requests in flight", s.name, served, waiting)
 }
 
-func (g *stage) pick(prefix string, target int) (*service, error) {
+// pick chooses a service by a step's target: one that serves, if there is one.
+func (g *stage) pick(ctx context.Context, prefix string, target int) (*service, error) {
 	all := g.st.named(prefix)
 	if len(all) == 0 {
 		return nil, fmt.Errorf("no %s runs", prefix)
+	}
+	var serving []*service
+	for _, s := range all {
+		if s.serving(ctx) > 0 {
+			serving = append(serving, s)
+		}
+	}
+	if len(serving) > 0 {
+		all = serving
 	}
 	return all[target%len(all)], nil
 }
 
 func (g *stage) killService(ctx context.Context, prefix string, s Step) (bool, string, error) {
-	victim, err := g.pick(prefix, s.Target)
+	victim, err := g.pick(ctx, prefix, s.Target)
 	if err != nil {
 		return false, "", err
 	}
@@ -139,7 +159,7 @@ func (g *stage) killService(ctx context.Context, prefix string, s Step) (bool, s
 }
 
 func (g *stage) stopService(ctx context.Context, prefix string, s Step) (bool, string, error) {
-	victim, err := g.pick(prefix, s.Target)
+	victim, err := g.pick(ctx, prefix, s.Target)
 	if err != nil {
 		return false, "", err
 	}
@@ -237,8 +257,8 @@ func onEvents(key kmsg.Key, err *kerr.Error) func(ns, category string) kfake.Fau
 	}
 }
 
-// inject has the broker answer some requests with an error. Errors at a claim need a claim: an
-// owner is killed for it.
+// inject has the broker answer some requests with an error. Errors at a claim need one: an owner
+// leaves for it.
 func (g *stage) inject(ctx context.Context, s Step) (bool, string, error) {
 	injection, known := injections[s.Value]
 	if !known {
@@ -248,16 +268,18 @@ func (g *stage) inject(ctx context.Context, s Step) (bool, string, error) {
 	fault.Count = 1 + s.Target%3
 	handle := g.st.broker.fake.Fault(fault)
 	defer handle.Remove()
-	if strings.HasPrefix(s.Value, "init") {
-		victim, err := g.pick("ingest", s.Target)
+	wait, cancel := context.WithTimeout(ctx, s.For)
+	if slices.Contains([]string{"init", "fetch"}, strings.Fields(s.Value)[0]) {
+		victim, err := g.pick(ctx, "ingest", s.Target)
 		if err == nil {
-			err = errors.Join(victim.kill(), victim.start())
+			err = errors.Join(victim.stop(), victim.start())
 		}
 		if err != nil {
+			cancel()
 			return false, "", err
 		}
+		wait, cancel = context.WithTimeout(ctx, 5*s.For)
 	}
-	wait, cancel := context.WithTimeout(ctx, s.For)
 	defer cancel()
 	_ = handle.Wait(wait, fault.Count)
 	hits := handle.Hits()
@@ -323,47 +345,6 @@ func writesTo(request kmsg.Request, ids map[[16]byte]string) bool {
 	return false
 }
 
-// holdAndKill holds every produce request to the events topics, waits until answers had time to
-// leave without them, kills the owner and forgets what was held:
-//
-//	an owner that answers before the acknowledgement has answered for events that will never be
-func (g *stage) holdAndKill(ctx context.Context, s Step) (bool, string, error) {
-	victim, err := g.pick("ingest", s.Target)
-	if err != nil {
-		return false, "", err
-	}
-	hit, note := g.atWork(ctx, victim)
-	events := g.topicIDs(ctx, g.st.eventsTopics())
-	release := make(chan struct{})
-	var mu sync.Mutex
-	held, over := 0, false
-	g.st.broker.fake.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
-		mu.Lock()
-		g.st.broker.fake.KeepControl()
-		if over {
-			g.st.broker.fake.DropControl()
-			mu.Unlock()
-			return nil, nil, false
-		}
-		if !writesTo(request, events) {
-			mu.Unlock()
-			return nil, nil, false
-		}
-		held++
-		mu.Unlock()
-		g.st.broker.fake.SleepControl(func() { <-release })
-		return nil, errors.New("dropped by the harness"), true
-	})
-	err = sleep(ctx, s.For)
-	err = errors.Join(err, victim.kill())
-	mu.Lock()
-	over = true
-	n := held
-	mu.Unlock()
-	close(release)
-	return hit && n > 0, fmt.Sprintf("%s, %d produce requests held", note, n), errors.Join(err, victim.start())
-}
-
 func (g *stage) moveLeader(ctx context.Context, s Step) (bool, string, error) {
 	topic := topics.Events(g.st.run.Namespace, categories[s.Target%len(categories)])
 	partition := int32(s.Target) % g.st.run.Partitions
@@ -395,10 +376,11 @@ func (g *stage) join(ctx context.Context, s Step) (bool, string, error) {
 	return served > 0, fmt.Sprintf("%d partitions served, then left", served), errors.Join(err, extra.stop())
 }
 
-// foreignWrite puts records into an events topic past the writer: what looks like the next event
-// of a stream, under a producer id that no claim names, and under none.
+// foreignWrite puts a record into an events topic past the writer, under a producer id that no
+// claim names, or under none. It looks like the first event of a stream. Then the stream's real
+// first event is asked for: the owner, which finds its partition written to by somebody else,
+// must recover, and not count the foreign record as an event.
 func (g *stage) foreignWrite(ctx context.Context, s Step) (bool, string, error) {
-	category := categories[s.Target%len(categories)]
 	opts := []kgo.Opt{kgo.SeedBrokers(g.st.broker.seeds()...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0)}
 	if s.Value == "plain" {
 		opts = append(opts, kgo.DisableIdempotentWrite())
@@ -408,26 +390,29 @@ func (g *stage) foreignWrite(ctx context.Context, s Step) (bool, string, error) 
 		return false, "", err
 	}
 	defer client.Close()
-	g.load.mu.Lock()
-	slot := g.load.slots[category][s.Target%len(g.load.slots[category])]
-	stream, version := slot.stream(), slot.seen+1
-	g.load.mu.Unlock()
+	stream := fmt.Sprintf("foreign-%d-%d", s.Target, g.load.now().Milliseconds())
 	value, err := g.load.written.Append(nil, project.Written{Op: "foreign", Amount: 1})
 	if err != nil {
 		return false, "", err
 	}
 	rec := &kgo.Record{
-		Topic: topics.Events(g.st.run.Namespace, category), Key: []byte(stream), Value: value,
+		Topic: topics.Events(g.st.run.Namespace, project.Log), Key: []byte(stream), Value: value,
 		Partition: topics.Partition([]byte(stream), g.st.run.Partitions),
 	}
 	for _, h := range [][2]string{
 		{event.HeaderID, uuid.NewString()}, {event.HeaderType, project.TypeWritten}, {event.HeaderSpecVersion, event.SpecVersion},
-		{event.HeaderTime, event.FormatTime(loadEpoch)}, {event.HeaderSequence, fmt.Sprint(version)}, {event.HeaderCommandID, "foreign"},
+		{event.HeaderTime, event.FormatTime(loadEpoch)}, {event.HeaderSequence, "1"}, {event.HeaderCommandID, "foreign"},
+		{event.HeaderCommandHash, "00000000000000000000000000000000"},
 	} {
 		rec.Headers = append(rec.Headers, kgo.RecordHeader{Key: h[0], Value: []byte(h[1])})
 	}
 	if err := client.ProduceSync(ctx, rec).FirstErr(); err != nil {
 		return false, "", err
 	}
-	return true, fmt.Sprintf("%s[%d]@%d, stream %s version %d", rec.Topic, rec.Partition, rec.Offset, stream, version), sleep(ctx, s.For)
+	var outcomes []string
+	for i := range 2 {
+		answer, ok := g.load.send(ctx, g.request(stream, fmt.Sprint(i), "any"), scriptTimeout)
+		outcomes = append(outcomes, fmt.Sprintf("%v %s %d", ok, answer.Outcome, answer.First))
+	}
+	return true, fmt.Sprintf("%s[%d]@%d, stream %s: then answered %q", rec.Topic, rec.Partition, rec.Offset, stream, outcomes), sleep(ctx, s.For)
 }

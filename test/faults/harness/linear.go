@@ -81,8 +81,8 @@ var registerModel = porcupine.Model{
 func checkHistory(r *Run, x *index) []Violation {
 	histories := map[string][]porcupine.Operation{}
 	for _, s := range r.Sendings {
-		if s.Kind == KindPoison {
-			continue
+		if answer, definite := s.Definite(); s.Kind == KindPoison || (definite && answer.Outcome == Invalid) {
+			continue // no effect, and no word on the version
 		}
 		op, ends, matters := x.operation(s)
 		if !matters {

@@ -57,7 +57,8 @@ func def[T comparable](field *T, value T) {
 const (
 	shareAppend    = 0.15 // several events at once, of the requests to logs
 	sharePoison    = 0.01
-	shareRepeat    = 0.10 // accepted requests that are sent again on purpose
+	shareRepeat    = 0.10 // accepted requests that are sent again on purpose, at once
+	shareOld       = 0.05 // requests that are an earlier one of their stream, sent again
 	shareExact     = 0.45 // requests that expect the version last seen
 	shareNone      = 0.05
 	shareExists    = 0.05
@@ -100,7 +101,8 @@ type slot struct {
 	number     int
 	generation int
 	requests   int
-	seen       int64 // the version that a client saw last
+	seen       int64    // the version that a client saw last
+	accepted   []*draft // of the stream; all of them must be recognised when they come again
 }
 
 func (s *slot) stream() string { return fmt.Sprintf("%s-%d-%d", s.category, s.number, s.generation) }
@@ -235,7 +237,8 @@ func (l *load) client(ctx context.Context, g *gate, n int, r *rand.Rand) {
 // draft is a request before it is sent. The slot is the one it was drawn for.
 type draft struct {
 	Sending
-	slot *slot
+	slot     *slot
+	attempts int // guarded by load.mu
 }
 
 // draw makes the next request of a client.
@@ -258,7 +261,7 @@ func (l *load) draw(r *rand.Rand, client, i int) *draft {
 	defer l.mu.Unlock()
 	s := l.slots[category][number]
 	if s.requests++; s.requests > l.cfg.StreamRequests {
-		s.generation, s.requests, s.seen = s.generation+1, 1, 0
+		s.generation, s.requests, s.seen, s.accepted = s.generation+1, 1, 0, nil
 	}
 	expected := "any"
 	switch {
@@ -282,51 +285,81 @@ func (l *load) draw(r *rand.Rand, client, i int) *draft {
 func (l *load) request(ctx context.Context, d *draft, r *rand.Rand) {
 	l.inFlight.Add(1)
 	defer l.inFlight.Add(-1)
-	attempt := 0
-	for attempt < l.cfg.AttemptsMax && ctx.Err() == nil {
-		attempt++
-		answer, answered := l.ask(ctx, d, attempt, r)
+	if old := l.old(d, r); old != nil {
+		l.ask(ctx, old, r)
+		return
+	}
+	for n := 0; n < l.cfg.AttemptsMax && ctx.Err() == nil; n++ {
+		answer, answered := l.ask(ctx, d, r)
 		if !answered || answer.Outcome == Unknown {
 			continue
 		}
 		l.learn(d, answer)
 		if answer.Stands() && r.Float64() < shareRepeat {
-			l.ask(ctx, d, attempt+1, r)
+			l.ask(ctx, d, r)
 		}
 		return
 	}
+}
+
+// old draws, sometimes, an earlier request of a draft's stream.
+func (l *load) old(d *draft, r *rand.Rand) *draft {
+	if r.Float64() >= shareOld {
+		return nil
+	}
+	which := r.IntN(1 << 30)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(d.slot.accepted) == 0 || d.slot.stream() != d.Stream {
+		return nil
+	}
+	return d.slot.accepted[which%len(d.slot.accepted)]
 }
 
 // learn remembers the version that an answer tells of.
 func (l *load) learn(d *draft, answer Reply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if d.slot.stream() == d.Stream {
-		d.slot.seen = max(d.slot.seen, answer.Last, answer.Actual)
+	if d.slot.stream() != d.Stream {
+		return
+	}
+	d.slot.seen = max(d.slot.seen, answer.Last, answer.Actual)
+	if answer.Stands() {
+		d.slot.accepted = append(d.slot.accepted, d)
 	}
 }
 
-// ask sends one attempt and waits for its answer.
-func (l *load) ask(ctx context.Context, d *draft, attempt int, r *rand.Rand) (Reply, bool) {
+// ask sends one more attempt of a draft and waits for its answer.
+func (l *load) ask(ctx context.Context, d *draft, r *rand.Rand) (Reply, bool) {
+	l.mu.Lock()
+	d.attempts++
 	s := d.Sending
-	s.Attempt, s.Offset, s.Partition = attempt, -1, topics.Partition([]byte(s.Stream), l.partitions)
+	s.Attempt = d.attempts
+	l.mu.Unlock()
+	s.Partition = topics.Partition([]byte(s.Stream), l.partitions)
 	if l.cfg.Misroute > 0 && r.Float64() < l.cfg.Misroute {
 		s.Partition = (s.Partition + 1 + r.Int32N(l.partitions-1)) % l.partitions
 	}
-	rec, err := l.record(&s)
+	return l.send(ctx, &s, l.cfg.AnswerTimeout)
+}
+
+// send sends one attempt as it stands and waits for its answer, at most so long.
+func (l *load) send(ctx context.Context, s *Sending, timeout time.Duration) (Reply, bool) {
+	s.Offset = -1
+	rec, err := l.record(s)
 	if err != nil {
 		l.stray("request %s does not encode: %v", s.ID, err)
 		return Reply{}, false
 	}
-	key, answer := attemptKey{s.ID, attempt}, make(chan Reply, 1)
+	key, answer := attemptKey{s.ID, s.Attempt}, make(chan Reply, 1)
 	l.mu.Lock()
 	s.Called = l.now()
-	l.sendings = append(l.sendings, &s)
-	l.byKey[key], l.waiting[key] = &s, answer
+	l.sendings = append(l.sendings, s)
+	l.byKey[key], l.waiting[key] = s, answer
 	l.mu.Unlock()
 	// Not by ctx: a record that is under way when the load ends has a fate that must be known.
-	l.producer.TryProduce(context.Background(), rec, func(rec *kgo.Record, err error) { l.stored(&s, rec, err) })
-	timer := time.NewTimer(l.cfg.AnswerTimeout)
+	l.producer.TryProduce(context.Background(), rec, func(rec *kgo.Record, err error) { l.stored(s, rec, err) })
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
 	case reply := <-answer:

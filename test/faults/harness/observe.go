@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -123,7 +122,7 @@ func eventRecord(category string, rec *kgo.Record, lineage *event.Lineage) Event
 		e.Class = ClassVoid
 		return e
 	case event.VerdictControl:
-		e.Class, e.Control = ClassControl, event.Control(rec.Headers)
+		e.Class, e.Control, e.Instance = ClassControl, event.Control(rec.Headers), header(rec, event.HeaderInstance)
 		return e
 	}
 	e.Class, e.Stream, e.Version = ClassEvent, string(rec.Key), number(header(rec, event.HeaderSequence))
@@ -296,15 +295,4 @@ func (st *stack) viewsBehind(ctx context.Context, pool *pgxpool.Pool) (int64, er
 		})
 	}
 	return behind, nil
-}
-
-// partitionsSeen formats a list of category/partition.
-func partitionsSeen(m map[string]bool) []string {
-	var all []string
-	for _, key := range sortedKeys(m) {
-		if m[key] {
-			all = append(all, strings.TrimSuffix(key, "/0"))
-		}
-	}
-	return all
 }

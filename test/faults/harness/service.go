@@ -39,7 +39,7 @@ func (s *service) start() error {
 	s.runs++
 	s.log = filepath.Join(s.st.dir, fmt.Sprintf("%s-%d.log", s.name, s.runs))
 	cmd := exec.Command(s.st.binary, s.args...)
-	cmd.Env, cmd.Dir = append(s.st.environment(), s.env...), s.st.dir
+	cmd.Env, cmd.Dir = append(append(s.st.environment(), "FOLDSTREAM_KAFKA_CLIENT_ID="+s.name), s.env...), s.st.dir
 	proc, err := devstack.StartProcess(cmd, s.log, os.Kill)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/foldstream/foldstream/pkg/topics"
@@ -126,27 +127,36 @@ func (g *stage) truncate(ctx context.Context, s Step) (bool, string, error) {
 	return hit, "not committed:" + unhandled, errors.Join(faults...)
 }
 
-// stopped waits until the partitions that must stop do, and returns those that did not.
+// stopped waits until no partition that must stop is served any more, and the services say that
+// they are not ready. It returns what is not so.
 func (g *stage) stopped(ctx context.Context) []string {
 	g.mu.Lock()
-	want := len(g.expected)
+	categories := map[string]bool{}
+	for p := range g.expected {
+		categories[p[:strings.Index(p, "/")]] = true
+	}
 	g.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, stopMax)
 	defer cancel()
-	n, notReady := 0, false
+	served, silent := 0, 0
 	err := poll(ctx, 100*time.Millisecond, "partitions to stop", func() (bool, error) {
-		n = 0
+		served, silent = 0, 0
 		for _, s := range g.st.named("ingest") {
-			n += int(s.metric(ctx, "foldstream_ingest_partitions_stopped"))
-			status, _, err := s.get(ctx, "/readyz")
-			notReady = notReady || (err == nil && status != 200)
+			own := 0
+			for category := range categories {
+				own += int(s.metric(ctx, `foldstream_ingest_partitions_owned{category="`+category+`"}`))
+			}
+			served += own
+			if status, _, err := s.get(ctx, "/readyz"); err != nil || status == 200 {
+				silent++
+			}
 		}
-		return n >= want && notReady, nil
+		return served == 0 && silent < len(g.st.named("ingest")), nil
 	})
 	if err == nil {
 		return nil
 	}
-	return []string{fmt.Sprintf("%d of %d partitions say that they stopped within %s, not ready: %v", n, want, stopMax, notReady)}
+	return []string{fmt.Sprintf("%d partitions are served still after %s, %d of %d instances call themselves ready", served, stopMax, silent, len(g.st.named("ingest")))}
 }
 
 // stopMax is how long a loud stop may take.
