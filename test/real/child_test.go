@@ -58,7 +58,13 @@ func (w *world) start(args ...string) (*child, error) {
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	w.t.Cleanup(c.kill)
+	w.t.Cleanup(func() {
+		running := !c.ended()
+		c.kill()
+		if running && w.t.Failed() {
+			w.t.Logf("%s wrote at last:\n%s", c.name, c.tail())
+		}
+	})
 	return c, nil
 }
 
@@ -73,6 +79,15 @@ func (c *child) run(started chan<- error) {
 		c.err = c.cmd.Wait()
 	}
 	close(c.done)
+}
+
+func (c *child) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (c *child) pid() int { return c.cmd.Process.Pid }

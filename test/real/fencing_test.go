@@ -3,10 +3,12 @@
 package real
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -29,13 +31,15 @@ import (
 )
 
 const (
-	fencingCases = 6000 // more than is ever sent
-	fencingRate  = 1500 // commands per second
+	fencingCases = 12000           // about 110,000 commands, more than is ever sent
+	fencingRate  = 1500 / slowdown // commands per second
 	// fencingGoOn is how many commands the new owner answers before the old one continues, and how
 	// many are answered after that before the next step.
-	fencingGoOn = 1500
+	fencingGoOn = 1500 / slowdown
 	// fencingAttemptsMax bounds the attempts to stop an owner at work.
-	fencingAttemptsMax = 50
+	fencingAttemptsMax = 200
+	// fencingDelayMax bounds the random delay before each attempt.
+	fencingDelayMax = 50 * time.Millisecond
 )
 
 // TestStoppedOwnerIsFenced stops an ingest by SIGSTOP past its session time-out, under load. The
@@ -82,7 +86,7 @@ func watchProduces(cluster *kfake.Cluster) *atomic.Int64 {
 func testStoppedOwner(t *testing.T, kafka *testkit.Kafka) {
 	w := newWorld(t, kafka, nil)
 	figure("%s: seed %d (%s)", t.Name(), w.seed, envSeed)
-	d := &duel{w: w, journal: w.follow(), sample: w.newSample(fencingCases), a: w.mustStart("ingest")}
+	d := &duel{w: w, journal: w.follow(), sample: w.newSample(fencingCases), a: w.mustStart("ingest"), ctx: w.ctx, random: w.random(3)}
 	if err := d.untilOwnsAll(d.a); err != nil {
 		t.Fatalf("the first ingest takes all partitions: %v", err)
 	}
@@ -112,6 +116,8 @@ type duel struct {
 	a, b    *child
 	stops   []stop
 	sent    map[string]processlog.Command
+	ctx     context.Context // ends with the load, if that ends before it is told to
+	random  *rand.Rand
 }
 
 // stop is one SIGSTOP that hit an owner at work.
@@ -150,18 +156,18 @@ func (d *duel) partitions() int {
 }
 
 func (d *duel) untilOwnsAll(c *child) error {
-	return d.journal.until(d.w.ctx, c, func() bool { return len(d.owned(c)) == d.partitions() })
+	return d.journal.until(d.ctx, c, func() bool { return len(d.owned(c)) == d.partitions() })
 }
 
 // untilAnswered waits for so many more replies.
 func (d *duel) untilAnswered(more int) error {
 	want := d.journal.repliesSeen() + more
-	return d.journal.until(d.w.ctx, nil, func() bool { return d.journal.replies >= want })
+	return d.journal.until(d.ctx, nil, func() bool { return d.journal.replies >= want })
 }
 
 // round stops one owner, lets the other take over, and lets the first continue.
 func (d *duel) round(stopped, other *child) error {
-	err := d.journal.until(d.w.ctx, other, func() bool { return len(d.owned(stopped)) > 0 && len(d.owned(other)) > 0 })
+	err := d.journal.until(d.ctx, other, func() bool { return len(d.owned(stopped)) > 0 && len(d.owned(other)) > 0 })
 	if err != nil {
 		return fmt.Errorf("both ingests own partitions: %w", err)
 	}
@@ -181,7 +187,7 @@ func (d *duel) round(stopped, other *child) error {
 	}
 	stopped.signal(syscall.SIGCONT)
 	// It comes back as a member and is given partitions again.
-	err = d.journal.until(d.w.ctx, stopped, func() bool { return len(d.owned(stopped)) > 0 })
+	err = d.journal.until(d.ctx, stopped, func() bool { return len(d.owned(stopped)) > 0 })
 	if err != nil {
 		return fmt.Errorf("%s comes back as a member: %w", stopped.name, err)
 	}
@@ -191,41 +197,60 @@ func (d *duel) round(stopped, other *child) error {
 	return nil
 }
 
-// stopAtWork stops an owner with commands in its partitions that it has not answered. When it
-// happened to have none, it goes on at once, well within its session, and is stopped again.
+func (d *duel) wait(delay time.Duration) error {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-d.ctx.Done():
+		return context.Cause(d.ctx)
+	}
+}
+
+// stopAtWork stops an owner at a random moment, with commands in its partitions that it has not
+// answered. When it happened to have none, it goes on at once and is stopped again.
 func (d *duel) stopAtWork(c *child) (stop, error) {
 	s := stop{name: c.name}
 	for s.attempts < fencingAttemptsMax {
 		s.attempts++
-		before, err := d.w.endsOf(d.w.ctx, d.w.commandsTopics()...)
-		if err != nil {
+		if err := d.wait(time.Duration(d.random.Int64N(int64(fencingDelayMax)))); err != nil {
 			return s, err
 		}
 		c.signal(syscall.SIGSTOP)
-		replies, err := d.w.endsOf(d.w.ctx, d.w.repliesTopic())
-		if err != nil {
-			return s, err
-		}
-		if err := errors.Join(d.journal.reach(d.w.ctx, before), d.journal.reach(d.w.ctx, replies)); err != nil {
-			return s, err
-		}
 		d.journal.mu.Lock()
 		s.pairs = d.owned(c)
 		d.journal.mu.Unlock()
-		for p := range before {
-			if _, its := s.pairs[place{topics.Events(d.w.namespace, categoryOf(p.topic)), p.partition}]; !its {
-				before[p] = 0
-			}
+		at, err := d.w.endsOf(d.ctx, append(d.w.commandsTopics(), d.w.repliesTopic())...)
+		if err != nil {
+			return s, err
 		}
-		if s.underWay = d.journal.unanswered(before); s.underWay > 0 {
+		if err := d.journal.reach(d.ctx, at); err != nil {
+			return s, err
+		}
+		if s.underWay = d.journal.unanswered(d.commandsOf(s, at)); s.underWay > 0 {
 			return s, nil
 		}
 		c.signal(syscall.SIGCONT)
-		if err := d.untilAnswered(1); err != nil {
+		if err := d.journal.until(d.ctx, c, func() bool { return len(d.owned(c)) > 0 }); err != nil {
 			return s, err
 		}
 	}
 	return s, fmt.Errorf("it had no work in %d attempts", s.attempts)
+}
+
+// commandsOf leaves the commands partitions of a stopped owner.
+func (d *duel) commandsOf(s stop, at ends) ends {
+	its := ends{}
+	for p, end := range at {
+		if p.topic == d.w.repliesTopic() {
+			continue
+		}
+		if _, owned := s.pairs[place{topics.Events(d.w.namespace, categoryOf(p.topic)), p.partition}]; owned {
+			its[p] = end
+		}
+	}
+	return its
 }
 
 // startLoad sends the sample's commands at a steady rate and waits for each answer, until the
@@ -241,7 +266,8 @@ func (d *duel) startLoad() func() (importer.Report, error) {
 	var enough atomic.Bool
 	var report importer.Report
 	done := make(chan error, 1)
-	ctx, cancel := context.WithCancel(d.w.ctx)
+	ctx, ended := context.WithCancelCause(d.w.ctx)
+	d.ctx = ctx
 	go func() {
 		var err error
 		report, err = importer.Run(ctx, importer.Config{
@@ -260,8 +286,9 @@ func (d *duel) startLoad() func() (importer.Report, error) {
 			}
 		})
 		done <- err
+		ended(fmt.Errorf("the load ended after %d commands: %w", report.Commands, cmp.Or(err, errors.New("the sample is too small"))))
 	}()
-	d.w.t.Cleanup(cancel)
+	d.w.t.Cleanup(func() { ended(nil) })
 	return func() (importer.Report, error) {
 		enough.Store(true)
 		err := <-done

@@ -165,7 +165,7 @@ func (v *victim) killOnce(ctx context.Context, c *child) error {
 	if err := v.progress(ctx, c); err != nil {
 		return err
 	}
-	timer := time.NewTimer(time.Duration(v.random.Int64N(int64(killDelayMax))))
+	timer := time.NewTimer(v.delay())
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -187,6 +187,16 @@ func (v *victim) killOnce(ctx context.Context, c *child) error {
 		v.lost += lost
 	}
 	return nil
+}
+
+// delay is random, and short every other time: then the kill comes while the process still works
+// off what waited for it.
+func (v *victim) delay() time.Duration {
+	longest := int64(killDelayMax)
+	if v.random.IntN(2) == 0 {
+		longest /= 10
+	}
+	return time.Duration(v.random.Int64N(longest))
 }
 
 func (k *killing) ends(names []string) func(context.Context) (ends, error) {
