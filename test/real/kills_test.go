@@ -45,6 +45,14 @@ func TestKillsDuringImport(t *testing.T) {
 		}
 	}
 
+	// The next owner answers from the log what the dead one had appended: by the command's offset,
+	// so that it is the same answer, and not a duplicate, to a command that was sent once.
+	for i, r := range k.reports {
+		if n := r.Outcomes[importer.OutcomeDuplicate] - r.RepeatedDuplicates; n != 0 {
+			t.Errorf("import %d: %d commands that were sent once were answered as duplicates, want 0", i+1, n)
+		}
+	}
+
 	log := w.readLog()
 	streams, f := log.streamFaults()
 	w.demand(f, log.acceptedFaults(k.sample.expected))
