@@ -29,7 +29,7 @@ var floors = [][]string{
 	{"internal/engine/appender"}, // the topic registry writes under the claim protocol, too
 	{"internal/registry", "internal/streams"},
 	{"internal/engine"},
-	{"internal/ingest", "internal/projector", "internal/sagas", "internal/query", "internal/replay", "internal/redrive"},
+	{"internal/ingest", "internal/projector", "internal/sagas", "internal/query", "internal/replay", "internal/redrive", "internal/doctor"},
 	{"internal/project"},
 	{"internal/app"},
 	{"pkg/app"},
