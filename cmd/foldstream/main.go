@@ -14,6 +14,6 @@ func main() { os.Exit(app.Execute(newCommand())) }
 
 func newCommand() *cobra.Command {
 	root, globals := app.NewCommand(reference.Program("foldstream"))
-	root.AddCommand(devCommand(globals), demoCommand(globals), importCommand(globals))
+	root.AddCommand(devCommand(globals), demoCommand(globals), importCommand(globals), doctorCommand(globals))
 	return root
 }
