@@ -189,6 +189,7 @@ func TestW11ARepliesPartitionAndKeyAreTheAskers(t *testing.T) {
 		w.start().serving(4)
 		own := topics.Replies(w.ns) + ".own"
 		w.kafka.CreateTopic(t, own, 3, map[string]string{"retention.ms": "-1"})
+		w.led(own, 3)
 		r := w.deposit(w.streamOn(0, 0), 1)
 		r.noReply = true
 		r.headers = []event.Header{
@@ -607,6 +608,48 @@ func TestW17ARefusedBatchFailsTheCulpritAlone(t *testing.T) {
 			}
 			w.wantOffsetOrder("account")
 		})
+	}
+}
+
+// The last command that is appended alone may be the culprit: what comes in meanwhile waits for it,
+// or it would have been decided on events that are taken back.
+func TestW17NothingIsDecidedBehindACommandThatIsAppendedAlone(t *testing.T) {
+	w := onKfake(t)
+	w.kafka.Cluster().Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: topics.Events(w.ns, "account"), Err: kerr.MessageTooLarge, Count: -1,
+		When: func(r kmsg.Request) bool { return produces(r, "culprit") },
+	})
+	first, again := newGate("gate"), newGate("culprit")
+	var decisions atomic.Int32
+	i := w.start(deciding(func(s account, c decider.Message) (decider.Decision, error) {
+		if c.Data.(deposit).Note == "culprit" && decisions.Add(1) == 2 {
+			return again.decide(s, c)
+		}
+		return first.decide(s, c)
+	})).serving(4)
+	stream := w.streamOn(0, 0)
+	requests := []request{w.noted(w.streamOn(0, 1), 0, "gate"), w.deposit(stream, 1), w.noted(stream, 1, "culprit")}
+	w.send(requests[0])
+	w.await1("the owner is busy", first.entered)
+	w.send(requests[1:]...)
+	i.fetched("account", 0, 2)
+	close(first.open)
+	w.await1("the culprit is decided again", again.entered)
+	var more []request
+	for range 5 {
+		more = append(more, w.deposit(stream, 1))
+	}
+	w.send(more...)
+	i.fetched("account", 0, 5)
+	close(again.open)
+	wantOutcome(t, w.await(requests[2].id, 1)[0], OutcomeInvalid, CodeRefused)
+	for n, r := range more {
+		reply := w.await(r.id, 1)[0]
+		wantOutcome(t, reply, OutcomeAccepted, "")
+		wantVersions(t, reply, int64(n+2), int64(n+2))
+	}
+	if got := len(w.events("account")[stream]); got != 6 {
+		t.Errorf("events: got %d, want 6", got)
 	}
 }
 

@@ -139,8 +139,15 @@ func TestW3AnIdleOwnerKeepsItsProducerAliveAndRenewsAfterwards(t *testing.T) {
 // A stream of commands that leaves no idle moment must not put the renewal off.
 func TestW3ABusyOwnerRenewsToo(t *testing.T) {
 	w := onKfake(t)
+	// A broker that takes its time: while one batch is under way the next gathers, without a gap.
+	cluster := w.kafka.Cluster()
+	cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		if produces(r, "account.Deposited") {
+			cluster.SleepControl(func() { time.Sleep(20 * time.Millisecond) })
+		}
+		return nil, nil, false
+	})
 	var c clock
-	w.partitions = 2
 	i := w.start(clocked(&c)).serving(4)
 	stream := w.streamOn(0, 0)
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -559,10 +566,19 @@ func (w *world) recreate(topic string) {
 		_, err := adm.CreateTopic(w.t.Context(), w.partitions, 1, map[string]*string{"retention.ms": kadm.StringPtr("-1")}, topic)
 		return err == nil
 	})
-	w.eventually("the new topic's leaders", func() bool {
+	w.eventually("the new topic", func() bool {
 		infos, err := topics.IDs(w.t.Context(), adm, topic)
-		ends, endsErr := adm.ListEndOffsets(w.t.Context(), topic)
-		return err == nil && infos[topic].ID != before && endsErr == nil && ends.Error() == nil && len(ends[topic]) == int(w.partitions)
+		return err == nil && infos[topic].ID != before
 	})
+	w.led(topic, int(w.partitions))
 	w.client.PurgeTopicsFromClient(topic)
+}
+
+// led waits until every partition of a new topic has a leader.
+func (w *world) led(topic string, partitions int) {
+	w.t.Helper()
+	w.eventually("leaders of "+topic, func() bool {
+		ends, err := kadm.NewClient(w.client).ListEndOffsets(w.t.Context(), topic)
+		return err == nil && ends.Error() == nil && len(ends[topic]) == partitions
+	})
 }

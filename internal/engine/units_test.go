@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/foldstream/foldstream/internal/engine/appender"
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"pgregory.net/rapid"
 )
@@ -291,4 +293,38 @@ func TestW13AForgottenIDThatCameAgainIsRebuiltAsTwoCommands(t *testing.T) {
 		wantOutcome(t, reply, OutcomeDuplicate, "")
 		wantVersions(t, reply, 2, 2)
 	})
+}
+
+// W17: of a refused batch the proof may answer first, when it was asked for before the commands
+// behind it. What is under way is taken back all the same.
+func TestW17AProofThatIsRefusedFirstTakesBackWhatIsUnderWay(t *testing.T) {
+	budget := &stateBudget{bytesMax: 1 << 20}
+	all, err := newMetrics(prometheus.NewRegistry(), budget)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &owner{
+		table: newStreamTable(), budget: budget, metrics: all.partition("account", "0"), log: quiet,
+		category: &boundCategory{Category: Category{Name: "account"}}, proofs: 1,
+	}
+	commands := []*command{{}, {}}
+	s := o.table.obtain("s")
+	for n, c := range commands { // as append leaves them
+		c.previous = undo{stream: s, id: "s", version: s.version, state: s.state}
+		s.version++
+		s.window.add(remembered{key: keyOf(itoa(n)), first: s.version, count: 1, offset: -1})
+		o.table.bytes += rememberedBytesFixed
+		o.appended.push(c)
+	}
+	if err := o.onProof(nil, appender.ErrRefused); err != nil {
+		t.Fatal(err)
+	}
+	for range commands {
+		if err := o.onAppended(appender.Result{Err: appender.ErrRefused}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !o.refused || s.version != 0 || s.window.len() != 0 || o.table.get("s") != nil || o.table.bytes != 0 {
+		t.Errorf("refused %t, version %d, ids %d, bytes %d: want all taken back", o.refused, s.version, s.window.len(), o.table.bytes)
+	}
 }
