@@ -6,6 +6,8 @@
 //	go run ./test/faults list                      what there is
 //	go run ./test/faults plan -cell all -seed 7    a schedule, without running it
 //	go run ./test/faults check FILE...             reports, checked again
+//	go run ./test/faults planted -seeds 3          every planted bug must be caught, and each of its
+//	                                               cells be clean without it
 //
 // Each run prints a line of JSON that begins with "faults: "; a table comes at the end. The exit
 // code is 1 when something was violated, or when a cell's faults never hit.
@@ -22,6 +24,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,9 +41,10 @@ type options struct {
 	duration time.Duration
 	short    bool
 	parallel int
-	tags     string
+	planted  string
 	reports  string
 	verbose  bool
+	keep     bool
 }
 
 const shortDuration = 6 * time.Second
@@ -65,8 +69,9 @@ func run(ctx context.Context, args []string, out, diag io.Writer) int {
 	flags.DurationVar(&o.duration, "duration", time.Minute, "how long each cell is loaded")
 	flags.BoolVar(&o.short, "short", false, "some seconds for each cell, instead of -duration")
 	flags.IntVar(&o.parallel, "parallel", 1, "how many cells run at the same time")
-	flags.StringVar(&o.tags, "tags", "", "build tags of the services")
+	flags.StringVar(&o.planted, "planted", "", "the bug that the services have; default: none")
 	flags.StringVar(&o.reports, "reports", "faults-reports", "folder of the reports")
+	flags.BoolVar(&o.keep, "keep", false, "leave logs and data of all processes where they are")
 	flags.BoolVar(&o.verbose, "v", false, "log what happens")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -88,10 +93,10 @@ func run(ctx context.Context, args []string, out, diag io.Writer) int {
 		err = plan(o, out)
 	case "check":
 		return check(flags.Args(), out, diag)
-	case "run":
-		return runCells(ctx, o, out, diag)
+	case "run", "planted":
+		return play(ctx, command, o, out, diag)
 	default:
-		err = fmt.Errorf("unknown command %q: want run, list, plan or check", command)
+		err = fmt.Errorf("unknown command %q: want run, planted, list, plan or check", command)
 	}
 	if err != nil {
 		fmt.Fprintln(diag, err)
@@ -148,13 +153,8 @@ func check(files []string, out, diag io.Writer) int {
 	return code
 }
 
-// runCells runs every cell with every seed.
-func runCells(ctx context.Context, o options, out, diag io.Writer) int {
-	cells, err := chosen(o)
-	if err != nil {
-		fmt.Fprintln(diag, err)
-		return 2
-	}
+// play runs what is asked for and prints a table.
+func play(ctx context.Context, command string, o options, out, diag io.Writer) int {
 	level := slog.LevelWarn
 	if o.verbose {
 		level = slog.LevelInfo
@@ -165,16 +165,37 @@ func runCells(ctx context.Context, o options, out, diag io.Writer) int {
 		return 2
 	}
 	defer func() { _ = host.Close() }()
-	began := time.Now()
+	if host.Keep = o.keep; host.Keep {
+		fmt.Fprintf(diag, "logs and data stay in %s\n", host.Dir)
+	}
 	s := session{o: o, host: host, out: out, diag: diag}
-	s.all(ctx, cells)
+	jobs, err := s.jobs(command)
+	if err != nil {
+		fmt.Fprintln(diag, err)
+		return 2
+	}
+	began := time.Now()
+	s.all(ctx, jobs)
+	if ctx.Err() != nil {
+		fmt.Fprintln(diag, "interrupted")
+		s.failed++
+	}
 	fmt.Fprintln(out)
 	harness.PrintTable(out, s.figures)
+	for _, bug := range s.caught {
+		fmt.Fprintln(out, bug)
+	}
 	fmt.Fprintf(out, "%d runs in %s, %d failed; the first seed was %d; reports are in %s\n", len(s.figures), time.Since(began).Round(time.Second), s.failed, o.seed, o.reports)
 	if s.failed > 0 {
 		return 1
 	}
 	return 0
+}
+
+// job is one run, and what it has to show.
+type job struct {
+	harness.RunConfig
+	want string // the invariant that must be violated; "": none may
 }
 
 // session is all runs of one invocation.
@@ -185,31 +206,71 @@ type session struct {
 
 	mu      sync.Mutex
 	figures []harness.Figures
+	caught  []string
 	failed  int
 }
 
-func (s *session) all(ctx context.Context, cells []harness.Cell) {
+// jobs lists the runs: seed by seed, so that what is cut short has seen all cells.
+func (s *session) jobs(command string) ([]job, error) {
+	cells, err := chosen(s.o)
+	if err != nil {
+		return nil, err
+	}
+	var jobs []job
+	for i := range s.o.seeds {
+		seed := s.o.seed + int64(i)
+		add := func(cell harness.Cell, planted, want string) {
+			duration := s.o.duration
+			if s.o.short {
+				duration = max(duration, cell.Least)
+			}
+			jobs = append(jobs, job{harness.RunConfig{Cell: cell, Seed: seed, Duration: duration, Planted: planted}, want})
+		}
+		if command == "run" {
+			for _, cell := range cells {
+				add(cell, s.o.planted, "")
+			}
+			continue
+		}
+		clean := map[string]bool{}
+		for _, bug := range harness.PlantedBugs() {
+			if s.o.planted != "" && !slices.Contains(strings.Split(s.o.planted, ","), bug.Name) {
+				continue
+			}
+			cell, known := harness.FindCell(bug.Cell)
+			if !known {
+				return nil, fmt.Errorf("bug %s: no cell is named %q", bug.Name, bug.Cell)
+			}
+			if !clean[cell.Name] {
+				clean[cell.Name] = true
+				add(cell, "", "")
+			}
+			add(cell, bug.Name, bug.Check)
+		}
+	}
+	return jobs, nil
+}
+
+func (s *session) all(ctx context.Context, jobs []job) {
 	slots := make(chan struct{}, max(1, s.o.parallel))
 	var wg sync.WaitGroup
-	for i := range s.o.seeds {
-		for _, cell := range cells {
-			slots <- struct{}{}
-			if ctx.Err() != nil {
-				break
-			}
-			wg.Go(func() {
-				defer func() { <-slots }()
-				s.one(ctx, harness.RunConfig{Cell: cell, Seed: s.o.seed + int64(i), Duration: s.o.duration, Tags: s.o.tags})
-			})
+	for _, j := range jobs {
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
 		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			s.one(ctx, j)
+		})
 	}
 	wg.Wait()
 }
 
 // one runs, checks and reports one cell.
-func (s *session) one(ctx context.Context, cfg harness.RunConfig) {
+func (s *session) one(ctx context.Context, j job) {
 	began := time.Now()
-	r, err := harness.RunCell(ctx, s.host, cfg)
+	r, err := harness.RunCell(ctx, s.host, j.RunConfig)
 	if err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -218,25 +279,53 @@ func (s *session) one(ctx context.Context, cfg harness.RunConfig) {
 		return
 	}
 	violations := harness.Check(r)
-	figures := harness.NewFigures(r, violations, time.Since(began))
-	if figures.HitsAll() == 0 {
-		violations = append(violations, harness.Violation{Invariant: "hits", Text: fmt.Sprintf("none of %d faults had an effect: the run proves nothing", figures.Faults)})
-		figures.Violations = len(violations)
+	if harness.NewFigures(r, nil, 0).HitsAll() == 0 {
+		violations = append(violations, harness.Violation{Invariant: "hits", Text: fmt.Sprintf("none of %d faults had an effect: the run proves nothing", len(r.Faults))})
 	}
 	path, err := harness.WriteReport(s.o.reports, r, violations)
+	s.report(j, r, violations, harness.NewFigures(r, violations, time.Since(began)), path, err)
+}
+
+// report prints a run as it ends.
+func (s *session) report(j job, r *harness.Run, violations []harness.Violation, figures harness.Figures, path string, err error) {
 	text, err2 := json.Marshal(figures)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.figures = append(s.figures, figures)
 	fmt.Fprintf(s.out, "faults: %s\n", text)
+	if err := errors.Join(err, err2); err != nil {
+		s.failed++
+		fmt.Fprintf(s.diag, "report: %v\n", err)
+	}
+	if j.want != "" {
+		s.judge(j, violations)
+		return
+	}
 	for _, v := range violations {
 		fmt.Fprintf(s.out, "  VIOLATION %s\n", v)
 	}
-	if err := errors.Join(err, err2); err != nil {
-		fmt.Fprintf(s.diag, "report: %v\n", err)
-	}
 	if len(violations) > 0 {
 		s.failed++
-		fmt.Fprintf(s.out, "  see %s; again by: go run ./test/faults -cell %s -seed %d -duration %s\n", path, r.Cell, r.Seed, cfg.Duration)
+		fmt.Fprintf(s.out, "  see %s; again by: go run ./test/faults -cell %s -seed %d -duration %s\n", path, r.Cell, r.Seed, j.Duration)
 	}
+}
+
+// judge says whether a planted bug was caught by the invariant that it breaks.
+func (s *session) judge(j job, violations []harness.Violation) {
+	verdict := fmt.Sprintf("planted: %-24s seed %d in cell %s: ", j.Planted, j.Seed, j.Cell.Name)
+	at := slices.IndexFunc(violations, func(v harness.Violation) bool { return strings.HasPrefix(v.Invariant, j.want) })
+	switch {
+	case at >= 0:
+		verdict += "caught by " + violations[at].Invariant
+		text, _, _ := strings.Cut(violations[at].Text, "\n")
+		fmt.Fprintf(s.out, "  caught: %s: %s\n", violations[at].Invariant, text)
+	case len(violations) > 0:
+		s.failed++
+		verdict += fmt.Sprintf("NOT CAUGHT by %q, though by %q", j.want, violations[0].Invariant)
+		fmt.Fprintf(s.out, "  caught by another: %s\n", violations[0])
+	default:
+		s.failed++
+		verdict += "NOT CAUGHT"
+	}
+	s.caught = append(s.caught, verdict)
 }

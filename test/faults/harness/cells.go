@@ -17,9 +17,11 @@ type Cell struct {
 	Properties map[string]string
 	Ingests    int
 	Projectors int
-	// Skews are the clocks of ingests, by their number; "" is right.
+	// Skews are the clocks of ingests, by their number; these ingests are own ones (see service).
 	Skews []string
 	Load  LoadConfig
+	// Least is the shortest load in which the faults can be played; default: any.
+	Least time.Duration
 	// Stops says that the fault must not be survived in silence.
 	Stops bool
 	// Tracks draw the faults: each is a line of steps that do not overlap; tracks do.
@@ -96,7 +98,7 @@ func Cells() []Cell {
 		{
 			Name: "hold", What: "appends are held, their owner is killed, they are forgotten",
 			Broker: brokerFake, Ingests: 2,
-			Tracks: tracks(everyValue(300*ms, 1200*ms, 100*ms, 400*ms, []string{"events"}, faultHoldAndKill)),
+			Tracks: tracks(everyValue(300*ms, 1200*ms, 100*ms, 900*ms, []string{"events"}, faultHoldAndKill)),
 		},
 		{
 			Name: "hold-replies", What: "replies are held for longer than group offsets wait, their owner is killed, they are forgotten",
@@ -117,6 +119,22 @@ func Cells() []Cell {
 			Name: "steal", What: "an owner's renewal is overtaken by another's take-over",
 			Broker: brokerFake, Ingests: 2, Properties: map[string]string{"transactional.id.expiration.ms": "6000"},
 			Tracks: tracks(every(500*ms, 1500*ms, 300*ms, 600*ms, faultSteal)),
+		},
+		{
+			Name: "zombie", What: "an owner's heartbeats are held until its partitions are somebody else's, while it goes on",
+			Broker: brokerFake, Ingests: 2,
+			Tracks: tracks(every(500*ms, 1000*ms, 2200*ms, 3000*ms, faultZombie)),
+		},
+		{
+			Name: "forget-offsets", What: "the group's offsets are lost, so that all commands come again",
+			Broker: brokerFake, Ingests: 2,
+			Least:  10 * time.Second,
+			Tracks: tracks(every(2000*ms, 4000*ms, 5500*ms, 6500*ms, faultForgetOffsets)),
+		},
+		{
+			Name: "memory", What: "requests in memory beside requests by topic, while owners are killed",
+			Broker: brokerFake, Ingests: 2, Skews: []string{"0s", "0s"}, Load: LoadConfig{Direct: 0.5},
+			Tracks: tracks(every(500*ms, 1500*ms, 10*ms, 800*ms, faultKillIngest)),
 		},
 		{
 			Name: "expiry", What: "producer states and transactional ids expire at the broker under owners that stop and go on, and under idle ones",
@@ -147,7 +165,7 @@ func Cells() []Cell {
 		},
 		{
 			Name: "clock", What: "hosts' clocks are an hour off in both directions, while owners are killed",
-			Broker: brokerJVM, Ingests: 3, Projectors: 1, Skews: []string{"1h", "-1h", ""},
+			Broker: brokerJVM, Ingests: 3, Projectors: 1, Skews: []string{"1h", "-1h", "0s"},
 			Tracks: tracks(every(500*ms, 1500*ms, 10*ms, 800*ms, faultKillIngest)),
 		},
 		{

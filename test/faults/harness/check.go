@@ -51,15 +51,17 @@ type attemptKey struct {
 
 // index is the evidence by what is looked up.
 type index struct {
-	valid     []EventRecord            // in log order, partition by partition
-	streams   map[string][]EventRecord // by category/stream, in log order
-	byCommand map[string][]EventRecord // by command id, in log order
-	balances  map[string][]int64       // by category/stream, then by version
-	sendings  map[attemptKey]*Sending
-	requests  map[string]*Sending // by id: the first sending
-	commands  map[string]CommandRecord
-	copies    map[attemptKey]int // records of one sending, re-routes not counted
-	rerouted  map[attemptKey]int // re-routes of one sending
+	valid      []EventRecord            // in log order, partition by partition
+	streams    map[string][]EventRecord // by category/stream, in log order
+	byCommand  map[string][]EventRecord // by command id, in log order
+	balances   map[string][]int64       // by category/stream, then by version
+	sendings   map[attemptKey]*Sending
+	requests   map[string]*Sending // by id: the first sending
+	commands   map[string]CommandRecord
+	copies     map[attemptKey]int // records of one sending, re-routes not counted
+	rerouted   map[attemptKey]int // re-routes of one sending
+	accepted   map[string]bool    // by id: some sending was answered accepted
+	unanswered map[string]bool    // by id: some sending has no final answer
 }
 
 func place(category string, partition int32, offset int64) string {
@@ -70,10 +72,17 @@ func newIndex(r *Run) *index {
 	x := &index{
 		streams: map[string][]EventRecord{}, byCommand: map[string][]EventRecord{}, balances: map[string][]int64{},
 		sendings: map[attemptKey]*Sending{}, requests: map[string]*Sending{}, commands: map[string]CommandRecord{}, copies: map[attemptKey]int{},
-		rerouted: map[attemptKey]int{},
+		rerouted: map[attemptKey]int{}, accepted: map[string]bool{}, unanswered: map[string]bool{},
 	}
 	for _, s := range r.Sendings {
 		x.sendings[attemptKey{s.ID, s.Attempt}] = s
+		answer, definite := s.Definite()
+		switch {
+		case !definite && s.Direct != directNobody:
+			x.unanswered[s.ID] = true
+		case answer.Outcome == Accepted:
+			x.accepted[s.ID] = true
+		}
 		if first := x.requests[s.ID]; first == nil || s.Attempt < first.Attempt {
 			x.requests[s.ID] = s
 		}
@@ -229,6 +238,9 @@ func checkLog(r *Run, x *index) []Violation {
 
 // failed says whether the sending that an event came from had failed for certain.
 func (x *index) failed(r *Run, e EventRecord) string {
+	if e.CommandOffset < 0 {
+		return x.failedInMemory(e)
+	}
 	c, known := x.commands[place(e.Category, e.Partition, e.CommandOffset)]
 	switch {
 	case !known && r.Stops:
@@ -246,6 +258,26 @@ func (x *index) failed(r *Run, e EventRecord) string {
 		return fmt.Sprintf("attempt %d was answered %s at %s", c.Attempt, answer.Outcome, answer.At)
 	}
 	return ""
+}
+
+// failedInMemory is failed for an event without a command record: some sending of its request to an
+// instance must have come to it, or have an unknown fate.
+func (x *index) failedInMemory(e EventRecord) string {
+	text := "no instance was asked for it"
+	for attempt := 1; ; attempt++ {
+		s := x.sendings[attemptKey{e.CommandID, attempt}]
+		if s == nil {
+			return text
+		}
+		if s.Direct == "" {
+			continue
+		}
+		answer, definite := s.Definite()
+		if !definite || answer.Stands() {
+			return ""
+		}
+		text = fmt.Sprintf("attempt %d was answered %s at %s", attempt, answer.Outcome, answer.At)
+	}
 }
 
 // op is what the i-th event of a request holds.
@@ -302,6 +334,9 @@ func checkOrder(r *Run, x *index) []Violation {
 	var found []Violation
 	last := map[string]EventRecord{}
 	for _, e := range x.valid {
+		if e.CommandOffset < 0 {
+			continue // asked in memory: in an order of its own
+		}
 		key := place(e.Category, e.Partition, 0)
 		before, seen := last[key]
 		if seen && (e.CommandOffset < before.CommandOffset || (e.CommandOffset == before.CommandOffset && e.CommandID != before.CommandID)) {

@@ -6,7 +6,7 @@ import "time"
 type Run struct {
 	Cell      string        `json:"cell"`
 	Seed      int64         `json:"seed"`
-	Tags      string        `json:"tags,omitempty"` // build tags of the services
+	Planted   string        `json:"planted,omitempty"` // the bug that the services have
 	Namespace string        `json:"namespace"`
 	Broker    string        `json:"broker"`
 	Duration  time.Duration `json:"duration_ns"` // of the load
@@ -70,6 +70,8 @@ type Sending struct {
 	Stored    bool          `json:"stored"` // the broker acknowledged it
 	Offset    int64         `json:"offset"` // where, -1 when that is not known
 	Fault     string        `json:"fault,omitempty"`
+	// Direct is the instance that was asked in memory, so that there is no command record.
+	Direct string `json:"direct,omitempty"`
 	// Refused says that the broker was told to refuse its batch for good.
 	Refused bool    `json:"refused,omitempty"`
 	Replies []Reply `json:"replies,omitempty"`

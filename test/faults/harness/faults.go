@@ -40,10 +40,12 @@ const (
 	faultIdle          = "idle" // no requests for a while
 	faultRecreate      = "recreate-topic"
 	faultTruncate      = "truncate-commands"
-	faultHoldAndKill   = "hold-and-kill" // value: events or replies; see stage.holdAndKill
-	faultRefuse        = "refuse"        // see stage.refuse
-	faultRerouteTwice  = "reroute-twice" // see stage.rerouteTwice
-	faultSteal         = "steal"         // see stage.steal
+	faultHoldAndKill   = "hold-and-kill"  // value: events or replies; see stage.holdAndKill
+	faultRefuse        = "refuse"         // see stage.refuse
+	faultRerouteTwice  = "reroute-twice"  // see stage.rerouteTwice
+	faultSteal         = "steal"          // see stage.steal
+	faultZombie        = "zombie"         // see stage.zombie
+	faultForgetOffsets = "forget-offsets" // see stage.forgetOffsets
 )
 
 // stage is a run while faults strike.
@@ -102,6 +104,10 @@ func (g *stage) strike(ctx context.Context, s Step) (hit bool, note string, err 
 		return g.rerouteTwice(ctx, s)
 	case faultSteal:
 		return g.steal(ctx, s)
+	case faultZombie:
+		return g.zombie(ctx, s)
+	case faultForgetOffsets:
+		return g.forgetOffsets(ctx, s)
 	}
 	return false, "", fmt.Errorf("no fault is named %s", s.Kind)
 }

@@ -22,10 +22,11 @@ const linearTimeout = 20 * time.Second
 // balance at any version are known.
 //
 //	accepted first..last   at version first-1, where the expected version holds; then at last
-//	duplicate first..last  at last or beyond; or, where the sending itself took effect, as accepted
+//	duplicate first..last  at last or beyond; or, where no other sending can have left the events,
+//	                       as accepted: its record is there twice
 //	conflict actual        at exactly that version, where the expected version does not hold
 //	rejected overdrawn     where the expected version holds and the balance is too low
-//	no answer              as accepted or as duplicate, at any time from the call on; or never
+//	no answer              as accepted, at any time from the call on, where the log has its events
 type operation struct {
 	outcome     string
 	expected    string
@@ -33,6 +34,7 @@ type operation struct {
 	actual      int64
 	change      int64   // of the balance
 	balances    []int64 // by version; nil for a log
+	only        bool    // some sending of the request has no answer: a duplicate is one
 }
 
 // step is the model's transition.
@@ -40,10 +42,10 @@ func (o operation) step(version int64) (bool, int64) {
 	stored := o.first > 0 && version >= o.last
 	effect := o.first > 0 && version == o.first-1 && holds(o.expected, version)
 	switch o.outcome {
-	case Accepted:
+	case Accepted, Unknown:
 		return effect, o.last
-	case Duplicate, Unknown:
-		if effect {
+	case Duplicate:
+		if effect && !o.only {
 			return true, o.last
 		}
 		return stored, version
@@ -80,23 +82,28 @@ var registerModel = porcupine.Model{
 // some moment between the sending and the answer.
 func checkHistory(r *Run, x *index) []Violation {
 	histories := map[string][]porcupine.Operation{}
+	open := map[string]*porcupine.Operation{} // by request
 	for _, s := range r.Sendings {
-		if answer, definite := s.Definite(); s.Kind == KindPoison || (definite && answer.Outcome == Invalid) {
+		answer, definite := s.Definite()
+		if s.Kind == KindPoison || s.Direct == directNobody || (definite && answer.Outcome == Invalid) {
 			continue // no effect, and no word on the version
 		}
-		op, ends, matters := x.operation(s)
-		if !matters {
+		key := s.Category + "/" + s.Stream
+		if definite {
+			histories[key] = append(histories[key], porcupine.Operation{ClientId: s.Client, Input: x.operation(s, answer), Call: int64(s.Called), Return: int64(answer.At)})
+		}
+		if (definite && x.copies[attemptKey{s.ID, s.Attempt}] < 2) || x.accepted[s.ID] || len(x.byCommand[s.ID]) == 0 {
 			continue
 		}
-		key := s.Category + "/" + s.Stream
-		histories[key] = append(histories[key], porcupine.Operation{ClientId: s.Client, Input: op, Call: int64(s.Called), Return: ends})
-		for range x.copies[attemptKey{s.ID, s.Attempt}] - 1 {
-			extra := op
-			extra.outcome = Unknown
-			if op.first > 0 {
-				histories[key] = append(histories[key], porcupine.Operation{ClientId: s.Client, Input: extra, Call: int64(s.Called), Return: math.MaxInt64})
-			}
+		// Of all sendings of a request without an answer, one may have left the events that are in
+		// the log, at any time since.
+		if before := open[s.ID]; before == nil || int64(s.Called) < before.Call {
+			open[s.ID] = &porcupine.Operation{ClientId: s.Client, Input: x.operation(s, Reply{Outcome: Unknown}), Call: int64(s.Called), Return: math.MaxInt64}
 		}
+	}
+	for id, op := range open {
+		e := x.byCommand[id][0]
+		histories[e.Category+"/"+e.Stream] = append(histories[e.Category+"/"+e.Stream], *op)
 	}
 	var found []Violation
 	for _, key := range sortedKeys(histories) {
@@ -110,24 +117,19 @@ func checkHistory(r *Run, x *index) []Violation {
 	return found
 }
 
-// operation translates a sending; one without an answer whose request left no event did not happen.
-func (x *index) operation(s *Sending) (op operation, ends int64, matters bool) {
-	op = operation{expected: s.Expected, outcome: Unknown, change: s.Amount * int64(s.Count)}
+// operation translates a sending and its answer.
+func (x *index) operation(s *Sending, answer Reply) operation {
+	op := operation{outcome: answer.Outcome, expected: s.Expected, actual: answer.Actual, change: s.Amount * int64(s.Count), only: x.unanswered[s.ID]}
 	if events := x.byCommand[s.ID]; len(events) > 0 {
 		op.first, op.last = events[0].Version, events[len(events)-1].Version
 	}
 	if s.Category == project.Account {
 		op.balances = x.balances[s.Category+"/"+s.Stream]
 	}
-	answer, definite := s.Definite()
-	if !definite {
-		return op, math.MaxInt64, op.first > 0
-	}
-	op.outcome, op.actual = answer.Outcome, answer.Actual
 	if answer.Stands() {
 		op.first, op.last = answer.First, answer.Last
 	}
-	return op, int64(answer.At), true
+	return op
 }
 
 // describe lists the longest part of a history that can be explained, and what comes next.

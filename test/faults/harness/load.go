@@ -34,6 +34,8 @@ type LoadConfig struct {
 	AttemptsMax   int // sendings of a request; default 5
 	// Misroute is the share of sendings that go to another partition than the key's; default none.
 	Misroute float64
+	// Direct is the share of sendings that go to the owner in memory; default none.
+	Direct float64
 }
 
 func (c LoadConfig) withDefaults() LoadConfig {
@@ -86,6 +88,8 @@ type load struct {
 	inFlight atomic.Int64 // requests without a final answer
 	answers  atomic.Int64
 
+	instances func() []*service // that take requests in memory
+
 	mu       sync.Mutex
 	sendings []*Sending
 	byKey    map[attemptKey]*Sending
@@ -111,7 +115,8 @@ func (s *slot) stream() string { return fmt.Sprintf("%s-%d-%d", s.category, s.nu
 func newLoad(ctx context.Context, cfg LoadConfig, st *stack) (*load, error) {
 	l := &load{
 		cfg: cfg.withDefaults(), seed: st.run.Seed, namespace: st.run.Namespace, partitions: st.run.Partitions, began: st.began, log: st.log,
-		byKey: map[attemptKey]*Sending{}, waiting: map[attemptKey]chan Reply{}, slots: map[string][]*slot{}, answered: make(chan struct{}),
+		instances: func() []*service { return st.named("ingest") },
+		byKey:     map[attemptKey]*Sending{}, waiting: map[attemptKey]chan Reply{}, slots: map[string][]*slot{}, answered: make(chan struct{}),
 	}
 	for _, category := range categories {
 		for n := range l.cfg.Slots {
@@ -337,6 +342,9 @@ func (l *load) ask(ctx context.Context, d *draft, r *rand.Rand) (Reply, bool) {
 	s.Attempt = d.attempts
 	l.mu.Unlock()
 	s.Partition = topics.Partition([]byte(s.Stream), l.partitions)
+	if l.cfg.Direct > 0 && r.Float64() < l.cfg.Direct && s.Kind != KindPoison {
+		return l.submit(ctx, &s, l.cfg.AnswerTimeout, r.IntN(1<<16))
+	}
 	if l.cfg.Misroute > 0 && r.Float64() < l.cfg.Misroute {
 		s.Partition = (s.Partition + 1 + r.Int32N(l.partitions-1)) % l.partitions
 	}

@@ -32,8 +32,8 @@ type line struct {
 // ReportName is the file of a run, within a folder of reports.
 func ReportName(r *Run) string {
 	name := r.Cell
-	if r.Tags != "" {
-		name += "-" + strings.ReplaceAll(r.Tags, ",", "-")
+	if r.Planted != "" {
+		name += "-" + r.Planted
 	}
 	return fmt.Sprintf("%s-%d.jsonl.gz", name, r.Seed)
 }
@@ -150,7 +150,7 @@ type Figures struct {
 	Cell       string         `json:"cell"`
 	Broker     string         `json:"broker"`
 	Seed       int64          `json:"seed"`
-	Tags       string         `json:"tags,omitempty"`
+	Planted    string         `json:"planted,omitempty"`
 	Operations int            `json:"operations"` // requests
 	Sendings   int            `json:"sendings"`
 	Outcomes   map[string]int `json:"outcomes"` // final answers of sendings
@@ -164,14 +164,20 @@ type Figures struct {
 	CaughtMS   int64          `json:"caught_ms"`
 	Seconds    float64        `json:"seconds"`
 	Violations int            `json:"violations"`
+	Broken     []string       `json:"broken,omitempty"` // the invariants that were violated
 }
 
 // NewFigures counts.
 func NewFigures(r *Run, violations []Violation, took time.Duration) Figures {
 	f := Figures{
-		Cell: r.Cell, Broker: r.Broker, Seed: r.Seed, Tags: r.Tags, Sendings: len(r.Sendings), Outcomes: map[string]int{},
+		Cell: r.Cell, Broker: r.Broker, Seed: r.Seed, Planted: r.Planted, Sendings: len(r.Sendings), Outcomes: map[string]int{},
 		Faults: len(r.Faults), Hits: map[string]int{}, ProgressMS: r.Progress.Milliseconds(), CaughtMS: r.Caught.Milliseconds(),
 		Seconds: took.Seconds(), Violations: len(violations),
+	}
+	for _, v := range violations {
+		if !slices.Contains(f.Broken, v.Invariant) {
+			f.Broken = append(f.Broken, v.Invariant)
+		}
 	}
 	ids := map[string]bool{}
 	for _, s := range r.Sendings {
@@ -212,14 +218,14 @@ func (f Figures) HitsAll() int {
 
 // PrintTable prints runs beside each other.
 func PrintTable(out io.Writer, all []Figures) {
-	fmt.Fprintf(out, "%-26s %-6s %8s %7s %7s %6s %6s %6s %6s %6s %6s %5s %9s %9s %s\n",
+	fmt.Fprintf(out, "%-38s %-6s %8s %7s %7s %6s %6s %6s %6s %6s %6s %5s %9s %9s %s\n",
 		"cell", "broker", "seed", "ops", "accept", "dupl", "confl", "reject", "inval", "unkn", "claims", "void", "faults", "caught", "violations")
 	for _, f := range all {
 		name := f.Cell
-		if f.Tags != "" {
-			name += " +" + strings.TrimPrefix(f.Tags, "planted_")
+		if f.Planted != "" {
+			name += "+" + f.Planted
 		}
-		fmt.Fprintf(out, "%-26s %-6s %8d %7d %7d %6d %6d %6d %6d %6d %6d %5d %9s %9s %d\n",
+		fmt.Fprintf(out, "%-38s %-6s %8d %7d %7d %6d %6d %6d %6d %6d %6d %5d %9s %9s %d\n",
 			name, f.Broker, f.Seed, f.Operations, f.Outcomes[Accepted], f.Outcomes[Duplicate], f.Outcomes[Conflict],
 			f.Outcomes[Rejected], f.Outcomes[Invalid], f.Unknown, f.Claims, f.Void,
 			fmt.Sprintf("%d/%d", f.HitsAll(), f.Faults), time.Duration(f.CaughtMS*1e6).Round(10*time.Millisecond), f.Violations)

@@ -19,7 +19,7 @@ type RunConfig struct {
 	Cell     Cell
 	Seed     int64
 	Duration time.Duration // of the load
-	Tags     string        // build tags of the services
+	Planted  string        // the bug that the services are built with; "" for none
 }
 
 const (
@@ -38,7 +38,9 @@ func RunCell(ctx context.Context, h *Host, cfg RunConfig) (*Run, error) {
 			if err := st.close(); err != nil {
 				h.Log.Warn("a stack did not end well", "cell", cfg.Cell.Name, "cause", err)
 			}
-			_ = os.RemoveAll(st.dir)
+			if !h.Keep {
+				_ = os.RemoveAll(st.dir)
+			}
 		}()
 	}
 	if err != nil {
@@ -64,7 +66,7 @@ func openStack(ctx context.Context, h *Host, cfg RunConfig) (*stack, error) {
 	defer cancel()
 	cell := cfg.Cell
 	run := &Run{
-		Cell: cell.Name, Seed: cfg.Seed, Tags: cfg.Tags, Broker: cell.Broker, Duration: cfg.Duration, Started: time.Now(),
+		Cell: cell.Name, Seed: cfg.Seed, Planted: cfg.Planted, Broker: cell.Broker, Duration: cfg.Duration, Started: time.Now(),
 		Namespace: fmt.Sprintf("f%x", random(cfg.Seed, purposeNamespace).Uint32()), Partitions: partitions, Stops: cell.Stops, Views: cell.Projectors > 0,
 		Progress: -1, Caught: -1,
 	}
@@ -73,7 +75,7 @@ func openStack(ctx context.Context, h *Host, cfg RunConfig) (*stack, error) {
 		return nil, err
 	}
 	st := &stack{host: h, run: run, began: run.Started, dir: dir, log: h.Log}
-	if st.binary, err = h.Binary(ctx, cfg.Tags); err != nil {
+	if st.binary, err = h.Binary(ctx, cfg.Planted != ""); err != nil {
 		return nil, err
 	}
 	if cell.Broker == brokerFake {
@@ -152,8 +154,8 @@ func (r *runner) startServices(ctx context.Context) error {
 	cell := r.cfg.Cell
 	for n := range cell.Ingests {
 		args := []string{"ingest"}
-		if n < len(cell.Skews) && cell.Skews[n] != "" {
-			args = []string{"skewed-ingest", cell.Skews[n]}
+		if n < len(cell.Skews) {
+			args = []string{"own-ingest", "-skew", cell.Skews[n]}
 		}
 		if err := r.st.add(fmt.Sprintf("ingest%d", n), args...).start(); err != nil {
 			return err
@@ -164,27 +166,7 @@ func (r *runner) startServices(ctx context.Context) error {
 			return err
 		}
 	}
-	if len(cell.Skews) > 0 {
-		return r.untilClaimed(ctx)
-	}
 	return r.st.untilServed(ctx)
-}
-
-// untilClaimed waits until every events partition has a claim: some ingests serve no metrics.
-func (r *runner) untilClaimed(ctx context.Context) error {
-	return poll(ctx, 200*time.Millisecond, "a claim on every partition", func() (bool, error) {
-		run := &Run{Namespace: r.st.run.Namespace}
-		if err := r.st.readAll(ctx, run); err != nil {
-			return false, err
-		}
-		claimed := map[string]bool{}
-		for _, e := range run.Events {
-			if e.Control == "claim" {
-				claimed[place(e.Category, e.Partition, 0)] = true
-			}
-		}
-		return len(claimed) == len(categories)*partitions, nil
-	})
 }
 
 // faultsAndLoad is the run proper: clients ask, faults strike, then all heals.

@@ -82,6 +82,9 @@ func (g *stage) holdAndKill(ctx context.Context, s Step) (bool, string, error) {
 		names = []string{topics.Replies(g.st.run.Namespace)}
 	}
 	ids := g.topicIDs(ctx, names)
+	if err := g.apart(); err != nil {
+		return false, "", err
+	}
 	release, held, c := make(chan struct{}), 0, &control{}
 	c.watch(g.st.broker.fake, kmsg.Produce, func(request kmsg.Request) (func(), func() (kmsg.Response, error)) {
 		if !writesTo(request, ids) {
@@ -94,6 +97,72 @@ func (g *stage) holdAndKill(ctx context.Context, s Step) (bool, string, error) {
 	c.end()
 	close(release)
 	return hit && held > 0, fmt.Sprintf("%s, %d produce requests held", note, held), errors.Join(err, victim.start())
+}
+
+// apart has one node lead all events partitions, and the other all snapshots: an instance has one
+// request under way to a node, so that snapshots would be held with the events else.
+func (g *stage) apart() error {
+	for p := range g.st.run.Partitions {
+		for node, names := range [][]string{g.st.eventsTopics(), g.st.topicsOf(topics.Snapshots)} {
+			for _, name := range names {
+				if g.st.broker.fake.LeaderFor(name, p) == int32(node) {
+					continue
+				}
+				if err := g.st.broker.fake.MoveTopicPartition(name, p, int32(node)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// zombie holds an owner's heartbeats until its session is over:
+//
+//	A serves, and does not know that it was given up
+//	B is given A's partitions, reads the log, claims
+//	A appends until B's claim fences it: B must have read all of that
+func (g *stage) zombie(ctx context.Context, s Step) (bool, string, error) {
+	victim, err := g.pick(ctx, "ingest", s.Target)
+	if err != nil {
+		return false, "", err
+	}
+	hit, note := g.atWork(ctx, victim)
+	held, ctl := 0, &control{}
+	ctl.watch(g.st.broker.fake, kmsg.Heartbeat, func(request kmsg.Request) (func(), func() (kmsg.Response, error)) {
+		if !strings.HasPrefix(request.(*kmsg.HeartbeatRequest).MemberID, victim.name+"-") {
+			return nil, nil
+		}
+		held++
+		return func() { _ = sleep(ctx, s.For) }, nil
+	})
+	err = sleep(ctx, s.For)
+	ctl.end()
+	return hit && held > 0, fmt.Sprintf("%s, %d heartbeats held", note, held), err
+}
+
+// forgetOffsets has the group's offsets deleted, as when they expire. All commands come again;
+// none may be decided again.
+func (g *stage) forgetOffsets(ctx context.Context, s Step) (bool, string, error) {
+	g.pause(true)
+	defer g.pause(false)
+	// Long enough for snapshots of all streams and a checkpoint behind them.
+	if err := sleep(ctx, s.For); err != nil {
+		return false, "", err
+	}
+	var faults []error
+	for _, i := range g.st.named("ingest") {
+		faults = append(faults, i.stop())
+	}
+	group := topics.Group(g.st.run.Namespace, topics.ConsumerIngest)
+	deleted, err := g.st.admin.DeleteGroup(ctx, group)
+	if err == nil {
+		err = deleted.Err
+	}
+	for _, i := range g.st.named("ingest") {
+		faults = append(faults, i.start())
+	}
+	return err == nil, "group " + group, errors.Join(append(faults, err, g.st.untilServed(ctx))...)
 }
 
 // request makes a sending of a script.

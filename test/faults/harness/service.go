@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,10 +25,11 @@ type service struct {
 	st   *stack
 	env  []string // more than the stack's
 
-	mu   sync.Mutex
-	runs int
-	proc *devstack.Process
-	log  string // file of the current run
+	mu      sync.Mutex
+	runs    int
+	proc    *devstack.Process
+	log     string // file of the current run
+	listens string // where the current run does, once that is known
 }
 
 // start runs the service. The kernel ends it with this process, whatever ends that.
@@ -44,7 +44,7 @@ func (s *service) start() error {
 	if err != nil {
 		return err
 	}
-	s.proc = proc
+	s.proc, s.listens = proc, ""
 	return nil
 }
 
@@ -95,22 +95,15 @@ func (s *service) stop() error {
 	return nil
 }
 
-var servedAt = regexp.MustCompile(`"health and metrics are served".*"addr":"([^"]+)"`)
-
 // get asks the service's own HTTP server.
 func (s *service) get(ctx context.Context, path string) (int, string, error) {
-	_, file := s.process()
-	text, err := os.ReadFile(file)
+	addr, err := s.addr()
 	if err != nil {
 		return 0, "", err
 	}
-	match := servedAt.FindSubmatch(text)
-	if match == nil {
-		return 0, "", errors.New("it does not listen yet")
-	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(match[1])+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
 	if err != nil {
 		return 0, "", err
 	}

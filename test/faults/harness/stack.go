@@ -31,12 +31,13 @@ const sessionTimeout = 1500 * time.Millisecond
 
 // Host is what the runs of one invocation share: folders, the database server, built binaries.
 type Host struct {
-	Dir string // everything is below it
-	Log *slog.Logger
+	Dir  string // everything is below it
+	Keep bool   // leave logs and data where they are
+	Log  *slog.Logger
 
 	mu       sync.Mutex
 	postgres *devstack.Postgres
-	binaries map[string]string // by build tags
+	binaries map[bool]string // without and with planted bugs
 }
 
 // NewHost prepares a folder. Close stops what was started.
@@ -49,7 +50,7 @@ func NewHost(log *slog.Logger) (*Host, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	return &Host{Dir: dir, Log: log, binaries: map[string]string{}}, nil
+	return &Host{Dir: dir, Log: log, binaries: map[bool]string{}}, nil
 }
 
 // Close stops the database and removes the folder.
@@ -58,22 +59,28 @@ func (h *Host) Close() error {
 	if h.postgres != nil {
 		err = h.postgres.Stop()
 	}
+	if h.Keep {
+		return err
+	}
 	return errors.Join(err, os.RemoveAll(h.Dir))
 }
 
-// Binary builds the services with build tags, once each.
-func (h *Host) Binary(ctx context.Context, tags string) (string, error) {
+// Binary builds the services, without or with bugs that can be planted, once each.
+func (h *Host) Binary(ctx context.Context, planted bool) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if path := h.binaries[tags]; path != "" {
+	if path := h.binaries[planted]; path != "" {
 		return path, nil
 	}
-	path := filepath.Join(h.Dir, "service-"+strings.ReplaceAll(tags, ",", "-"))
+	path, tags := filepath.Join(h.Dir, "service"), ""
+	if planted {
+		path, tags = path+"-planted", "planted"
+	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-tags", tags, "-o", path, "github.com/foldstream/foldstream/test/faults/service")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the services with tags %q: %w\n%s", tags, err, out)
 	}
-	h.binaries[tags] = path
+	h.binaries[planted] = path
 	return path, nil
 }
 
@@ -222,6 +229,9 @@ func (st *stack) environment() []string {
 	)
 	if st.dsn != "" {
 		env = append(env, "FOLDSTREAM_POSTGRES_DSN="+st.dsn)
+	}
+	if st.run.Planted != "" {
+		env = append(env, "FOLDSTREAM_PLANTED="+st.run.Planted)
 	}
 	return env
 }
