@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // child is one run of the binary. Its methods may be called from any goroutine.
@@ -151,6 +152,24 @@ func (c *child) tail() string {
 		return err.Error()
 	}
 	return string(bytes.ToValidUTF8(text[max(0, len(text)-tailBytesMax):], []byte("?")))
+}
+
+var tookOver = regexp.MustCompile(`"partition taken over".*"took":(\d+)`)
+
+// takeOvers reads from an ingest's log how long each of its take-overs took, from assignment to
+// the first decision, in order.
+func (c *child) takeOvers() []time.Duration {
+	log, err := os.ReadFile(c.stderr)
+	if err != nil {
+		return nil
+	}
+	var all []time.Duration
+	for _, match := range tookOver.FindAllSubmatch(log, -1) {
+		if n, err := strconv.ParseInt(string(match[1]), 10, 64); err == nil {
+			all = append(all, time.Duration(n))
+		}
+	}
+	return all
 }
 
 // metric scrapes the child and sums the series of one metric.

@@ -105,6 +105,12 @@ func testStoppedOwner(t *testing.T, kafka *testkit.Kafka) {
 		figure("%s: %s found %.0f of its ownerships ended by another's claim", t.Name(), c.name, c.metric(t, "foldstream_ingest_fencings_total"))
 	}
 	w.mustStop(d.a, d.b)
+	took := slices.Sorted(slices.Values(append(d.a.takeOvers(), d.b.takeOvers()...)))
+	if len(took) == 0 {
+		t.Fatal("the services' logs tell of no take-over")
+	}
+	figure("%s: %d take-overs, from assignment to serving: half within %s, all within %s", t.Name(), len(took),
+		took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
 	d.check(report)
 }
 
