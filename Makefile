@@ -7,7 +7,7 @@ GO            ?= go
 BIN           := bin
 COMMANDS      := $(notdir $(wildcard cmd/*))
 FUZZTIME      ?= 20s
-BENCHCOUNT    ?= 5
+BENCHFLAGS    ?=
 TEST_TIMEOUT  ?= 9m
 TESTFLAGS     ?=
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -40,7 +40,8 @@ dev: ## Run a stack that stays up (its data is kept in .foldstream)
 
 .PHONY: test
 test: ## All tests that this machine can run; ends with the backends that were missing
-	@TEST_TIMEOUT=$(TEST_TIMEOUT) GO=$(GO) scripts/test.sh $(TESTFLAGS) ./...
+	@TEST_TIMEOUT=$(TEST_TIMEOUT) GO=$(GO) scripts/test.sh $(TESTFLAGS) $$($(GO) list ./... | grep -v /test/real)
+	@$(MAKE) --no-print-directory test/real
 
 .PHONY: test/short
 test/short: ## The tests that need neither Java nor Postgres
@@ -52,7 +53,7 @@ test/race: ## All tests under the race detector (needs a C compiler)
 
 .PHONY: test/real
 test/real: ## Kill the services 20 times each during an import on a real broker, then compare all
-	$(GO) test -count=1 -timeout 20m -v ./test/real/...
+	@TEST_TIMEOUT=20m GO=$(GO) scripts/test.sh -count=1 -v ./test/real/...
 
 .PHONY: test/outside
 test/outside: ## The module that imports only pkg/, as a team's own would
@@ -67,8 +68,8 @@ fuzz: ## Every fuzz target for FUZZTIME (20s) each
 	@GO=$(GO) FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
 .PHONY: bench
-bench: ## The benchmarks on a real broker, beside bare loops (prints medians)
-	$(GO) test -run '^$$' -bench . -benchtime 3s -count $(BENCHCOUNT) -timeout 60m ./test/bench/...
+bench: ## The benchmarks on a real broker, medians beside their goals (docs/benchmarks.md)
+	$(GO) run ./test/bench $(BENCHFLAGS)
 
 .PHONY: fmt
 fmt: ## Format the code
