@@ -16,9 +16,17 @@ import (
 // The format is in memory only.
 type packedStream []byte
 
-// pack encodes a stream that has nothing under way.
+// pack encodes a stream that has nothing under way. The copy at the end has the exact size: of a
+// million streams, a guess that is 40 bytes too high costs 40 MB.
 func pack(s *stream) packedStream {
-	b := make([]byte, 0, 3*binary.MaxVarintLen32+len(s.state)+len(s.window.entries)*(32+8))
+	var scratch [packedScratchBytes]byte
+	b := appendPacked(scratch[:0], s)
+	return append(make(packedStream, 0, len(b)), b...)
+}
+
+const packedScratchBytes = 1024
+
+func appendPacked(b []byte, s *stream) []byte {
 	b = binary.AppendUvarint(b, uint64(s.version))
 	b = binary.AppendUvarint(b, uint64(s.offset+1))
 	b = binary.AppendUvarint(b, uint64(len(s.state)))
@@ -40,7 +48,7 @@ func pack(s *stream) packedStream {
 		}
 		last, offset, at = r.last(), r.offset, r.at
 	}
-	return b[:len(b):len(b)]
+	return b
 }
 
 // unpack decodes a packed stream. The state is copied.

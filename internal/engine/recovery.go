@@ -69,8 +69,8 @@ func (r *recovery) begin(in *restored, logStart int64) int64 {
 	if c == nil {
 		return logStart
 	}
+	r.table.packed = in.streams
 	for id, p := range in.streams {
-		r.table.packed[id] = p
 		r.table.bytes += packedBytesFixed + int64(len(id)) + int64(len(p))
 	}
 	in.streams = nil

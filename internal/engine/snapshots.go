@@ -494,6 +494,7 @@ type restored struct {
 	history    []historySlot
 	claim      appender.LastClaim
 	unreadable int
+	scratch    []remembered // reused by each snapshot that is read
 }
 
 // readSnapshots reads a snapshots partition. What does not match the topics of now is thrown away
@@ -570,7 +571,7 @@ func (in *restored) visitLatest(ctx context.Context, o *owner, rec *kgo.Record, 
 	if err != nil {
 		return err
 	}
-	in.streams[id] = packSnapshot(&s, o.category.limits, o.clock())
+	in.streams[id] = packSnapshot(&s, &in.scratch, o.category.limits, o.clock())
 	return nil
 }
 
@@ -601,21 +602,23 @@ func (in *restored) unread(o *owner, rec *kgo.Record, err error) {
 	o.log.Warn("snapshot skipped, its stream is folded from events", "offset", rec.Offset, "cause", err)
 }
 
-// packSnapshot turns a snapshot into what the table holds.
-func packSnapshot(snap *snapshot.Snapshot, limits windowLimits, now time.Time) packedStream {
+// packSnapshot turns a snapshot into what the table holds. scratch lends memory from call to call.
+func packSnapshot(snap *snapshot.Snapshot, scratch *[]remembered, limits windowLimits, now time.Time) packedStream {
 	s := &stream{version: event.Version(snap.Version), offset: snap.Offset}
 	if len(snap.State) > 0 {
 		s.state = snap.State
 	}
+	entries := (*scratch)[:0]
 	for i := range snap.Commands {
 		if plantedWindowLost {
 			break
 		}
 		c := &snap.Commands[i]
-		s.window.entries = append(s.window.entries, remembered{
+		entries = append(entries, remembered{
 			key: c.Key, hash: c.Hash, first: event.Version(c.First), count: c.Count, offset: c.Offset, at: c.At, dedupeUntil: c.DedupeUntil,
 		})
 	}
+	*scratch, s.window.entries = entries, entries
 	s.window.evict(limits, now)
 	return pack(s)
 }
