@@ -53,7 +53,7 @@ func (g *gate) decide(s account, c decider.Message) (decider.Decision, error) {
 	return accounts.Decide(s, c)
 }
 
-func (w *world) await1(what string, signal <-chan struct{}) {
+func (w *world) awaitSignal(what string, signal <-chan struct{}) {
 	w.t.Helper()
 	select {
 	case <-signal:
@@ -446,7 +446,7 @@ func TestW15AnswersWithoutAnEventWaitForAProof(t *testing.T) {
 		rejected, conflict, conditional := w.deposit(stream, -1), w.deposit(stream, 1), w.deposit(stream, 1)
 		conflict.expected, conditional.expected = "0", "1"
 		w.send(gate)
-		w.await1("the owner is busy", held.entered)
+		w.awaitSignal("the owner is busy", held.entered)
 		w.send(conditional, rejected, conflict)
 		i.fetched("account", 0, 3)
 		in := w.intrude("account", 0, topics.Group(w.ns, topics.ConsumerIngest))
@@ -480,7 +480,7 @@ func TestW15ADuplicateWaitsForItsOriginal(t *testing.T) {
 		stream := w.streamOn(0, 0)
 		original := w.noted(stream, 5, "gate")
 		w.send(original)
-		w.await1("the owner is busy", held.entered)
+		w.awaitSignal("the owner is busy", held.entered)
 		w.send(original)
 		i.fetched("account", 0, 1)
 		in := w.intrude("account", 0, topics.Group(w.ns, topics.ConsumerIngest))
@@ -513,7 +513,7 @@ func TestW16AFencedOwnerIsSilent(t *testing.T) {
 			requests = append(requests, w.deposit(stream, 1))
 		}
 		w.send(requests[0])
-		w.await1("A is busy", held.entered)
+		w.awaitSignal("A is busy", held.entered)
 		w.send(requests[1:]...)
 		a.fetched("account", 0, 20)
 		l.hold()
@@ -577,7 +577,7 @@ func TestW17ARefusedBatchFailsTheCulpritAlone(t *testing.T) {
 				requests = append(requests, r)
 			}
 			w.send(requests[0])
-			w.await1("the owner is busy", held.entered)
+			w.awaitSignal("the owner is busy", held.entered)
 			w.send(requests[1:]...)
 			i.fetched("account", 0, c.commands)
 			close(held.open)
@@ -630,11 +630,11 @@ func TestW17NothingIsDecidedBehindACommandThatIsAppendedAlone(t *testing.T) {
 	stream := w.streamOn(0, 0)
 	requests := []request{w.noted(w.streamOn(0, 1), 0, "gate"), w.deposit(stream, 1), w.noted(stream, 1, "culprit")}
 	w.send(requests[0])
-	w.await1("the owner is busy", first.entered)
+	w.awaitSignal("the owner is busy", first.entered)
 	w.send(requests[1:]...)
 	i.fetched("account", 0, 2)
 	close(first.open)
-	w.await1("the culprit is decided again", again.entered)
+	w.awaitSignal("the culprit is decided again", again.entered)
 	var more []request
 	for range 5 {
 		more = append(more, w.deposit(stream, 1))
@@ -667,7 +667,7 @@ func TestW17AnswersThatWereDecidedBehindARefusedBatchAreDecidedAgain(t *testing.
 	spends, first, repeated := w.deposit(stream, -10), w.deposit(stream, 1), culprit
 	first.expected = "none"
 	w.send(gate)
-	w.await1("the owner is busy", held.entered)
+	w.awaitSignal("the owner is busy", held.entered)
 	w.send(culprit, spends, first, repeated)
 	i.fetched("account", 0, 4)
 	close(held.open)
@@ -692,7 +692,7 @@ func TestW17AReroutedCommandOfARefusedBatchIsNotDropped(t *testing.T) {
 	astray, culprit := w.deposit(stream, 1), w.noted(stream, 1, "culprit")
 	astray.partition = 1
 	w.send(gate)
-	w.await1("the owner is busy", held.entered)
+	w.awaitSignal("the owner is busy", held.entered)
 	w.send(astray)
 	w.eventually("the re-route", func() bool { return w.committed("account", 1) == 1 })
 	w.send(culprit)
