@@ -110,6 +110,9 @@ func (o *owner) evaluate(c *command) (verdict, error) {
 	if c.faults != nil {
 		return refuse(CodeHeader, c.faults), nil
 	}
+	if fault := o.checkOrigin(c.request.Origin); fault != nil {
+		return refuse(CodeHeader, fault), nil
+	}
 	if v, done := o.evaluateOrigin(c); done {
 		return v, nil
 	}
@@ -163,6 +166,20 @@ func (o *owner) evaluateOrigin(c *command) (verdict, bool) {
 		return verdict{kind: verdictDrop}, true
 	}
 	return verdict{}, false
+}
+
+// checkOrigin refuses an origin that no re-router of ours can have written: it would make us drop
+// re-routes that come after it.
+func (o *owner) checkOrigin(origin *event.Origin) error {
+	switch {
+	case origin == nil:
+		return nil
+	case origin.TopicID != o.topics.commandsID:
+		return &event.HeaderError{Header: event.HeaderOrigin, Reason: "names another topic: it is for ingest to set, leave it out"}
+	case origin.Partition == o.partition || origin.Partition >= o.partitions:
+		return &event.HeaderError{Header: event.HeaderOrigin, Reason: "names a partition that re-routes nothing here: it is for ingest to set, leave it out"}
+	}
+	return nil
 }
 
 func (o *owner) checkRequest(c *command) (string, error) {

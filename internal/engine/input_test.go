@@ -429,3 +429,54 @@ func TestExistsHoldsOnlyForStreamsWithEvents(t *testing.T) {
 		wantOutcome(t, w.ask(r), OutcomeAccepted, "")
 	})
 }
+
+// A client that sets fs-origin could have real re-routes dropped.
+func TestAnOriginOfNobodyIsInvalidAndIsForgotten(t *testing.T) {
+	w := onKfake(t)
+	w.start().serving(4)
+	commands := topics.Commands(w.ns, "account")
+	own := w.topicIDs(commands)[commands]
+	stream := w.streamOn(0, 0)
+	for name, origin := range map[string]event.Origin{
+		"another topic":        {TopicID: [16]byte{1}, Partition: 1, Offset: 1 << 40},
+		"the same partition":   {TopicID: own, Partition: 0, Offset: 1 << 40},
+		"no partition of ours": {TopicID: own, Partition: 99, Offset: 1 << 40},
+	} {
+		r := w.deposit(stream, 1)
+		r.headers = []event.Header{{Key: event.HeaderOrigin, Value: []byte(origin.String())}}
+		reply := w.ask(r)
+		if reply.Outcome != string(OutcomeInvalid) || reply.Code != CodeHeader {
+			t.Errorf("%s: got %s %s, want invalid %s", name, reply.Outcome, reply.Code, CodeHeader)
+		}
+	}
+	// What partition 1 re-routes here is taken all the same.
+	r := w.deposit(stream, 1)
+	r.partition = 1
+	wantOutcome(t, w.ask(r), OutcomeAccepted, "")
+}
+
+// W6: a void record becomes a letter, under the same id however often it is met; it parks nothing.
+func TestW6VoidRecordsBecomeLetters(t *testing.T) {
+	w := onKfake(t)
+	first := w.start().serving(4)
+	stream := w.streamOn(0, 0)
+	w.ask(w.deposit(stream, 1))
+	w.foreign(w.strayEvent(stream, 2))
+	first.stop()
+	w.start().serving(4).stop()
+	w.start().serving(4)
+	var letters []*kgo.Record
+	w.eventually("two letters of the void record", func() bool {
+		letters = letters[:0]
+		for _, rec := range w.log(topics.DeadLetters(w.ns, "ingest")) {
+			if headerText(rec, deadletter.HeaderReason) == string(deadletter.ReasonVoid) {
+				letters = append(letters, rec)
+			}
+		}
+		return len(letters) >= 2
+	})
+	if a, b := headerText(letters[0], deadletter.HeaderID), headerText(letters[1], deadletter.HeaderID); a == "" || a != b {
+		t.Errorf("ids of the letters: got %q and %q, want the same", a, b)
+	}
+	wantVersions(t, w.ask(w.deposit(stream, 1)), 2, 2)
+}

@@ -35,6 +35,10 @@ type outbox struct {
 
 // Limits of the outbox.
 const (
+	// After an error that a new leader mends, the client waits this long before it asks who that is;
+	// its default of 5 s would hold every reply for as long.
+	outboxMetadataMinAge = 250 * time.Millisecond
+
 	outboxRecordsMax    = 50_000 // a slow reply broker then slows the owners down
 	outboxBytesMax      = 64 << 20
 	letterBatchBytesMax = 2<<20 - 4096
@@ -42,7 +46,7 @@ const (
 )
 
 func newOutbox(ctx context.Context, opts []kgo.Opt, reply *codec.Binding, letters, consumer, namespace string, clock func() time.Time, log *slog.Logger) (*outbox, error) {
-	opts = append(append([]kgo.Opt{}, opts...),
+	opts = append(append([]kgo.Opt{kgo.MetadataMinAge(outboxMetadataMinAge)}, opts...),
 		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int { return outgoingPartition })),
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0),
 		kgo.MaxBufferedRecords(outboxRecordsMax), kgo.MaxBufferedBytes(outboxBytesMax),
@@ -199,6 +203,21 @@ func (b *outbox) reroute(o *owner, c *command, target int32) {
 		}
 		o.mailbox.post(result{kind: resultSent, command: c, err: err})
 	})
+}
+
+// void writes a letter for each void record that a take-over met (PROTOCOL W6). A later take-over
+// that meets them again writes them again, under the same ids. They hold nobody up.
+func (b *outbox) void(o *owner, records []voidRecord) {
+	for _, v := range records {
+		letter := deadletter.Void(b.consumer, o.topics.eventsID, v.record, v.claim, b.clock())
+		o.metrics.lettered()
+		rec := &kgo.Record{Topic: b.letters, Key: v.record.Key, Value: v.record.Value, Headers: letter.Headers(), Partition: -1}
+		b.large.Produce(b.ctx, rec, func(_ *kgo.Record, err error) {
+			if err != nil {
+				o.log.Warn("letter of a void record not written; the next take-over writes it", "cause", err)
+			}
+		})
+	}
 }
 
 // close waits for what is under way until ctx ends.

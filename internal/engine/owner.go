@@ -652,7 +652,7 @@ func (o *owner) remembers(c *command) bool {
 // noteOrigin remembers the highest origin. The command itself may be decided again, after a refused
 // batch, and is no repetition then.
 func (o *owner) noteOrigin(c *command, v verdict) {
-	if c.request.Origin == nil || v.kind == verdictReroute || v.kind == verdictDrop {
+	if c.request.Origin == nil || v.kind == verdictReroute || v.kind == verdictDrop || o.checkOrigin(c.request.Origin) != nil {
 		return
 	}
 	c.originNoted = true

@@ -49,9 +49,19 @@ type recovery struct {
 	lastCommandOffset int64
 	next              int64 // the next offset to read
 	voidRecords       int
+	voids             []voidRecord // the first of them
 	events            int
 	now               int64 // unix seconds
 }
+
+// voidRecord is a record that no current owner wrote, and the claim that counted where it stands.
+type voidRecord struct {
+	record *kgo.Record
+	claim  event.Claim
+}
+
+// voidLettersMax bounds the letters of one take-over; the rest is counted.
+const voidLettersMax = 1000
 
 func newRecovery(c *boundCategory, currentCommands [16]byte, outcomesFrom int64) *recovery {
 	return &recovery{
@@ -69,11 +79,8 @@ func (r *recovery) begin(in *restored, logStart int64) int64 {
 	if c == nil {
 		return logStart
 	}
-	r.table.packed = in.streams
-	for id, p := range in.streams {
-		r.table.bytes += packedBytesFixed + int64(len(id)) + int64(len(p))
-	}
-	in.streams = nil
+	r.table.cold, in.streams = in.streams, nil
+	r.table.bytes += r.table.cold.memory()
 	r.covered, r.refold = c.Offset, in.refold
 	r.verifyOffset, r.verifyID = c.LastEventOffset, c.LastEventID
 	r.highest, r.group, r.commandsTopicID = c.HighestCommand, c.Group, c.CommandsTopicID
@@ -119,6 +126,9 @@ func (r *recovery) visit(ctx context.Context, rec *kgo.Record) error {
 		return r.visitControl(rec)
 	case event.VerdictVoid:
 		r.voidRecords++
+		if len(r.voids) < voidLettersMax {
+			r.voids = append(r.voids, voidRecord{rec, r.lineage.Claim})
+		}
 		if !plantedVoidApplied {
 			return nil
 		}

@@ -39,6 +39,7 @@ func (o *owner) takeOver() error {
 		return o.stoppedOr(err)
 	}
 	o.adopt(r)
+	o.engine.outbox.void(o, r.voids)
 	o.metrics.tookOver(o.clock().Sub(began), r)
 	o.log.Info("partition taken over", "events", r.events, "streams", r.table.len(), "claim_offset", o.writer.ClaimOffset(),
 		"highest_command", r.highest, "void_records", r.voidRecords, "took", o.clock().Sub(began))
