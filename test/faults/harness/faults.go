@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -123,16 +124,24 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// atWork says whether a service serves, and clients wait.
+// atWork waits a moment for a service to serve while clients wait, and says whether it does.
 func (g *stage) atWork(ctx context.Context, s *service) (bool, string) {
-	waiting := g.load.inFlight.Load()
-	if strings.HasPrefix(s.name, "projector") {
-		status, _, _ := s.get(ctx, "/livez")
-		return status == 200, fmt.Sprintf("%s, %d requests in flight", s.name, waiting)
-	}
-	served := s.serving(ctx)
-	return served > 0 && waiting > 0, fmt.Sprintf("%s, %d partitions served, %d requests in flight", s.name, served, waiting)
+	ctx, cancel := context.WithTimeout(ctx, atWorkWait)
+	defer cancel()
+	served, waiting := 0, int64(0)
+	err := poll(ctx, 10*time.Millisecond, "work", func() (bool, error) {
+		waiting = g.load.inFlight.Load()
+		if strings.HasPrefix(s.name, "projector") {
+			status, _, _ := s.get(ctx, "/livez")
+			return status == http.StatusOK, nil
+		}
+		served = s.serving(ctx)
+		return served > 0 && waiting > 0, nil
+	})
+	return err == nil, fmt.Sprintf("%s, %d partitions served, %d requests in flight", s.name, served, waiting)
 }
+
+const atWorkWait = time.Second
 
 // pick chooses a service by a step's target: one that serves, if there is one.
 func (g *stage) pick(ctx context.Context, prefix string, target int) (*service, error) {
