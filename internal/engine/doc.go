@@ -38,6 +38,7 @@
 //	command.go   deciding one command
 //	category.go  a category's types, bound to schemas; calls of a team's own code
 //	streams.go   streams, their encoded state, the window of command ids
+//	coldtable.go streams at rest, packed (coldstream.go) into slabs
 //	outbox.go    replies, re-routes, letters
 //	logreader.go bounded reads of partitions
 package engine

@@ -489,7 +489,7 @@ func (k *keeper) onSaved(r appender.Result) error {
 // restored is what a snapshots partition says.
 type restored struct {
 	checkpoint *snapshot.Checkpoint
-	streams    map[string]packedStream
+	streams    *coldTable
 	refold     map[string]bool // streams whose snapshot cannot be read
 	history    []historySlot
 	claim      appender.LastClaim
@@ -500,7 +500,7 @@ type restored struct {
 // readSnapshots reads a snapshots partition. What does not match the topics of now is thrown away
 // (W9): the answer then has no checkpoint, and all is folded from events.
 func (o *owner) readSnapshots(ctx context.Context) (*restored, error) {
-	in := &restored{streams: map[string]packedStream{}, refold: map[string]bool{}}
+	in := &restored{streams: newColdTable(), refold: map[string]bool{}}
 	start, end, err := o.engine.listOffsets(ctx, o.topics.snapshots, o.partition)
 	if err != nil {
 		return nil, err
@@ -522,7 +522,7 @@ func (o *owner) readSnapshots(ctx context.Context) (*restored, error) {
 }
 
 func (in *restored) discard() {
-	in.checkpoint, in.streams, in.refold, in.history = nil, map[string]packedStream{}, map[string]bool{}, nil
+	in.checkpoint, in.streams, in.refold, in.history = nil, newColdTable(), map[string]bool{}, nil
 }
 
 func (in *restored) visit(ctx context.Context, o *owner, rec *kgo.Record) error {
@@ -555,8 +555,8 @@ func (in *restored) visit(ctx context.Context, o *owner, rec *kgo.Record) error 
 
 func (in *restored) visitLatest(ctx context.Context, o *owner, rec *kgo.Record, id string) error {
 	delete(in.refold, id)
-	delete(in.streams, id)
 	if rec.Value == nil {
+		in.streams.delete(id)
 		return nil
 	}
 	s, err := o.engine.snapshots.DecodeSnapshot(ctx, rec.Value, rec.Headers)
@@ -564,6 +564,7 @@ func (in *restored) visitLatest(ctx context.Context, o *owner, rec *kgo.Record, 
 		err = o.usable(&s)
 	}
 	if errors.Is(err, snapshot.ErrUnreadable) {
+		in.streams.delete(id)
 		in.refold[id] = true
 		in.unread(o, rec, err)
 		return nil
@@ -571,7 +572,8 @@ func (in *restored) visitLatest(ctx context.Context, o *owner, rec *kgo.Record, 
 	if err != nil {
 		return err
 	}
-	in.streams[id] = packSnapshot(&s, &in.scratch, o.category.limits, o.clock())
+	held := streamOf(&s, &in.scratch, o.category.limits, o.clock())
+	in.streams.put(id, &held)
 	return nil
 }
 
@@ -602,9 +604,9 @@ func (in *restored) unread(o *owner, rec *kgo.Record, err error) {
 	o.log.Warn("snapshot skipped, its stream is folded from events", "offset", rec.Offset, "cause", err)
 }
 
-// packSnapshot turns a snapshot into what the table holds. scratch lends memory from call to call.
-func packSnapshot(snap *snapshot.Snapshot, scratch *[]remembered, limits windowLimits, now time.Time) packedStream {
-	s := &stream{version: event.Version(snap.Version), offset: snap.Offset}
+// streamOf is the stream that a snapshot holds. scratch lends memory from call to call.
+func streamOf(snap *snapshot.Snapshot, scratch *[]remembered, limits windowLimits, now time.Time) stream {
+	s := stream{version: event.Version(snap.Version), offset: snap.Offset}
 	if len(snap.State) > 0 {
 		s.state = snap.State
 	}
@@ -620,5 +622,5 @@ func packSnapshot(snap *snapshot.Snapshot, scratch *[]remembered, limits windowL
 	}
 	*scratch, s.window.entries = entries, entries
 	s.window.evict(limits, now)
-	return pack(s)
+	return s
 }

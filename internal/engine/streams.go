@@ -12,8 +12,8 @@ import (
 // that were not used for a while are packed. It belongs to the owner's goroutine.
 type streamTable struct {
 	hot    map[string]*stream
-	packed map[string]packedStream // also of hot streams, as they were when they were unpacked
-	newest *stream                 // hot streams by their last use
+	cold   *coldTable // also of hot streams, as they were when they were unpacked
+	newest *stream    // hot streams by their last use
 	oldest *stream
 	hotMax int
 	bytes  int64 // approximate memory, for the budget
@@ -22,7 +22,6 @@ type streamTable struct {
 // Approximate memory of one entry, measured as map slot, pointer and struct.
 const (
 	streamBytesFixed     = 250
-	packedBytesFixed     = 70
 	rememberedBytesFixed = 80
 	hotStreamsMax        = 4096
 )
@@ -49,14 +48,14 @@ type ackedState struct {
 }
 
 func newStreamTable() *streamTable {
-	return &streamTable{hot: map[string]*stream{}, packed: map[string]packedStream{}, hotMax: hotStreamsMax}
+	return &streamTable{hot: map[string]*stream{}, cold: newColdTable(), hotMax: hotStreamsMax}
 }
 
 // len counts the streams.
 func (t *streamTable) len() int {
-	n := len(t.packed)
+	n := t.cold.len()
 	for id := range t.hot {
-		if _, both := t.packed[id]; !both {
+		if !t.cold.has(id) {
 			n++
 		}
 	}
@@ -70,7 +69,7 @@ func (t *streamTable) get(id string) *stream {
 		t.touch(s)
 		return s
 	}
-	p, known := t.packed[id]
+	p, known := t.cold.get(id)
 	if !known {
 		return nil
 	}
@@ -92,14 +91,9 @@ func (t *streamTable) obtain(id string) *stream {
 
 // put stores a stream that is not hot, in packed form.
 func (t *streamTable) put(id string, s *stream) {
-	if old, known := t.packed[id]; known {
-		t.bytes -= int64(len(old))
-	} else {
-		t.bytes += packedBytesFixed + int64(len(id))
-	}
-	p := pack(s)
-	t.packed[id] = p
-	t.bytes += int64(len(p))
+	before := t.cold.memory()
+	t.cold.put(id, s)
+	t.bytes += t.cold.memory() - before
 }
 
 // drop removes a stream that turned out to have no event.
@@ -107,10 +101,9 @@ func (t *streamTable) drop(id string) {
 	if s := t.hot[id]; s != nil {
 		t.cool(s)
 	}
-	if p, known := t.packed[id]; known {
-		t.bytes -= packedBytesFixed + int64(len(id)) + int64(len(p))
-		delete(t.packed, id)
-	}
+	before := t.cold.memory()
+	t.cold.delete(id)
+	t.bytes += t.cold.memory() - before
 }
 
 // heat makes a stream hot and packs those that were not used for long.
@@ -188,14 +181,14 @@ func (t *streamTable) sweep(limits windowLimits, now time.Time) {
 			s.changed = true
 		}
 	}
-	for id, p := range t.packed {
-		if _, hot := t.hot[id]; hot {
-			continue
+	t.cold.each(func(id []byte, p packedStream) {
+		if _, hot := t.hot[string(id)]; hot || !p.mayForget(limits, now) {
+			return
 		}
 		if s := p.unpack(); s.window.evict(limits, now) > 0 {
-			t.put(id, s)
+			t.put(string(id), s)
 		}
-	}
+	})
 }
 
 // commandKey stands for a command id in a stream's window: SHA-256 of the id, cut to 16 bytes.
