@@ -129,7 +129,7 @@ func (e *Environment) ingestCategories() []ingest.Category {
 	for _, c := range e.Project.Categories {
 		all = append(all, ingest.Category{
 			Name: c.Name, Mode: c.Mode, Decider: definitions[c.Name],
-			AllowAppends: c.AllowAppends, DedupeIDs: c.DedupeIDs, DedupeAge: c.DedupeAge,
+			AllowAppends: c.AllowAppends, DedupeIDs: c.DedupeIDs, DedupeAge: c.DedupeAge, Snapshots: c.Snapshots,
 		})
 	}
 	return all

@@ -13,6 +13,7 @@ import (
 	"github.com/foldstream/foldstream/internal/engine"
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/decider"
+	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -29,6 +30,7 @@ type Category struct {
 	AllowAppends bool
 	DedupeIDs    int           // command ids that a stream remembers; default 128
 	DedupeAge    time.Duration // for how long; default 1 h
+	Snapshots    snapshot.Settings
 }
 
 // Config of a Service. The zero value of a field means its default, see engine.Config.
@@ -80,10 +82,15 @@ func (c Config) engineCategories() ([]engine.Category, error) {
 		}
 		categories = append(categories, engine.Category{
 			Name: category.Name, Decider: category.Decider, AllowAppends: category.AllowAppends,
-			DedupeIDsMax: category.DedupeIDs, DedupeAgeMax: category.DedupeAge,
+			DedupeIDsMax: category.DedupeIDs, DedupeAgeMax: category.DedupeAge, Snapshots: snapshotsOf(category.Snapshots),
 		})
 	}
 	return categories, errors.Join(faults...)
+}
+
+func snapshotsOf(s snapshot.Settings) engine.SnapshotConfig {
+	s = s.WithDefaults()
+	return engine.SnapshotConfig{Policy: s.Policy(), HistoryEvery: s.HistoryEvery, HistoryAgeMax: s.HistoryAge, CheckpointInterval: s.Checkpoint}
 }
 
 // Run serves until ctx ends, then finishes what is under way, commits and leaves the group.

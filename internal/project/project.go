@@ -14,6 +14,7 @@ import (
 
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/foldstream/foldstream/pkg/topics"
 )
 
@@ -50,6 +51,8 @@ type Category struct {
 	// DedupeIDs and DedupeAge bound how long a command id is remembered (PROTOCOL W13).
 	DedupeIDs int
 	DedupeAge time.Duration
+	// Snapshots say when the category's streams are saved.
+	Snapshots snapshot.Settings
 
 	line int
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/foldstream/foldstream"
 	"github.com/foldstream/foldstream/pkg/decider"
 	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/foldstream/foldstream/pkg/topics"
 )
 
@@ -64,7 +65,7 @@ replication_factor: 3
 min_insync_replicas: 2
 registry: {compatibility: BACKWARD}
 categories:
-  invoice: {mode: append, partitions: 6, retention: 2555d, dedupe: {ids: 10, age: 90s}}
+  invoice: {mode: append, partitions: 6, retention: 2555d, dedupe: {ids: 10, age: 90s}, snapshots: {every_events: 7, every: 2s, history_age: 90d}}
   mailer: {mode: external}
   order: {mode: decider, allow_appends: true, retention: forever}
 `, "avro/invoice/Issued.v1.avsc", schema("invoice", "Issued"),
@@ -75,7 +76,8 @@ categories:
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Category{Name: "invoice", Mode: topics.ModeAppend, Partitions: 6, Retention: 2555 * 24 * time.Hour, AllowAppends: true, DedupeIDs: 10, DedupeAge: 90 * time.Second}
+	want := Category{Name: "invoice", Mode: topics.ModeAppend, Partitions: 6, Retention: 2555 * 24 * time.Hour, AllowAppends: true, DedupeIDs: 10, DedupeAge: 90 * time.Second,
+		Snapshots: snapshot.Settings{EveryEvents: 7, Every: 2 * time.Second, HistoryAge: 90 * 24 * time.Hour}}
 	got := p.Categories[0]
 	got.line = 0
 	if got != want {
@@ -120,9 +122,9 @@ func TestFaultsNamePlaceProblemAndRemedy(t *testing.T) {
 		{"no mode", files(append(issued, File, "namespace: acme\ncategories:\n  invoice: {}\n")...), []string{"dir/foldstream.yaml:3: category invoice: mode is missing", "append"}},
 		{"a mistyped mode", files(append(issued, File, "namespace: acme\ncategories:\n  invoice: {mode: apend}\n")...), []string{`dir/foldstream.yaml:3: category invoice.mode: "apend" is unknown`, "did you mean append?"}},
 		{"a reserved name", files(File, "namespace: acme\ncategories:\n  replies: {mode: external}\n", "schemas/x", ""), []string{`dir/foldstream.yaml:3: category "replies"`, "reserved"}},
-		{"bad numbers", files(append(issued, File, "namespace: acme\npartitions: 0\nreplication_factor: many\ncategories: {invoice: {mode: append, retention: 3, dedupe: {ids: -1, age: 48h}}}\n")...), []string{
+		{"bad numbers", files(append(issued, File, "namespace: acme\npartitions: 0\nreplication_factor: many\ncategories: {invoice: {mode: append, retention: 3, dedupe: {ids: -1, age: 48h}, snapshots: {every_events: 0, every: soon, history: 5}}}\n")...), []string{
 			`dir/foldstream.yaml:2: partitions: got "0"`, `dir/foldstream.yaml:3: replication_factor: got "many"`,
-			`dir/foldstream.yaml:4: category invoice.retention: got "3"`, "dedupe.ids", "dedupe.age"}},
+			`dir/foldstream.yaml:4: category invoice.retention: got "3"`, "dedupe.ids", "dedupe.age", "snapshots.every_events", "snapshots.every: got", "history"}},
 		{"replicas that cannot be", files(append(issued, File, appendProject+"replication_factor: 1\nmin_insync_replicas: 2\n")...), []string{"min_insync_replicas 2 is above replication_factor 1"}},
 		{"appends allowed where they are the rule", files(append(issued, File, "namespace: acme\ncategories:\n  invoice:\n    mode: append\n    allow_appends: true\n")...), []string{"dir/foldstream.yaml:5: category invoice: allow_appends is for mode decider"}},
 		{"a folder outside", files(append(issued, File, appendProject+"schemas: ../x\n")...), []string{`dir/foldstream.yaml:3: schemas: "../x" is no folder inside the project`}},

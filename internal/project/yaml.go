@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"go.yaml.in/yaml/v3"
 )
@@ -30,8 +31,13 @@ const (
 	DedupeIDsDefault = 128
 	DedupeAgeDefault = time.Hour
 
-	dedupeIDsMax   = 100_000
-	dedupeAgeMax   = 24 * time.Hour
+	dedupeIDsMax = 100_000
+	dedupeAgeMax = 24 * time.Hour
+
+	snapshotEventsMax = 1_000_000
+	snapshotTimeMax   = 24 * time.Hour
+	historyAgeMax     = 100 * 365 * 24 * time.Hour
+
 	replicationMax = 100
 	fileBytesMax   = 1 << 20
 	categoriesMax  = 1000
@@ -238,6 +244,7 @@ func (l *loader) category(name string, at pair) Category {
 		{"retention", func(v *yaml.Node) { c.Retention = l.retention(v, what+".retention") }},
 		{"allow_appends", func(v *yaml.Node) { appends, c.AllowAppends = v, l.boolean(v, what+".allow_appends") }},
 		{"dedupe", func(v *yaml.Node) { l.dedupe(v, what+".dedupe", &c) }},
+		{"snapshots", func(v *yaml.Node) { l.snapshots(v, what+".snapshots", &c.Snapshots) }},
 	})
 	switch {
 	case c.Mode == "" && len(l.faults) == before:
@@ -255,6 +262,21 @@ func (l *loader) dedupe(v *yaml.Node, what string, c *Category) {
 	l.mapping(v, what, []setting{
 		{"ids", func(v *yaml.Node) { c.DedupeIDs = l.integer(v, what+".ids", dedupeIDsMax) }},
 		{"age", func(v *yaml.Node) { c.DedupeAge = l.duration(v, what+".age", time.Second, dedupeAgeMax) }},
+	})
+}
+
+func (l *loader) snapshots(v *yaml.Node, what string, s *snapshot.Settings) {
+	l.mapping(v, what, []setting{
+		{"every_events", func(v *yaml.Node) { s.EveryEvents = l.integer(v, what+".every_events", snapshotEventsMax) }},
+		{"every", func(v *yaml.Node) { s.Every = l.duration(v, what+".every", 100*time.Millisecond, snapshotTimeMax) }},
+		{"load_time_above", func(v *yaml.Node) {
+			s.LoadTimeAbove = l.duration(v, what+".load_time_above", time.Millisecond, snapshotTimeMax)
+		}},
+		{"history_every", func(v *yaml.Node) { s.HistoryEvery = l.integer(v, what+".history_every", snapshotEventsMax) }},
+		{"history_age", func(v *yaml.Node) { s.HistoryAge = l.duration(v, what+".history_age", time.Hour, historyAgeMax) }},
+		{"checkpoint", func(v *yaml.Node) {
+			s.Checkpoint = l.duration(v, what+".checkpoint", 100*time.Millisecond, snapshotTimeMax)
+		}},
 	})
 }
 

@@ -57,6 +57,4 @@ func AllOf(policies ...Policy) Policy {
 
 // Default is the policy of a category that sets none: every 100 events, every 5 s for dirty
 // streams, or when the events since fold for more than 50 ms.
-func Default() Policy {
-	return AnyOf(EveryEvents(100), EveryInterval(5*time.Second), LoadTimeAbove(50*time.Millisecond))
-}
+func Default() Policy { return Settings{}.Policy() }
