@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/foldstream/foldstream/internal/service"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -62,6 +63,7 @@ func serve(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	go func() { _ = service.TuneCollector(ctx) }() // as the services do
 	told := make(chan error, 1)
 	go func() {
 		told <- tellOwned(ctx, stdout, func() []int32 { return e.Owned()[benchCategory] }, func() {

@@ -27,6 +27,7 @@ const (
 	restartStreamsMin = 1000
 	restartEvents     = 10     // per stream, each by a command of its own
 	restartBlock      = 10_000 // streams that are written at the same time
+	restartAheadMax   = 4      // blocks that the client is ahead of the engine
 	restartTailShare  = 50     // one in so many streams is written after the snapshots
 	restartStall      = 60 * time.Second
 	restartServeMax   = 5 * time.Minute
@@ -138,6 +139,9 @@ func (l *restartLog) write(from, until int) error {
 	defer cancel(nil)
 	began, said := time.Now(), time.Now()
 	for block := from; block < until; block += restartBlock {
+		if err := l.awaitRoom(); err != nil {
+			return err
+		}
 		end := min(block+restartBlock, until)
 		ids := make([]string, 0, restartBlock)
 		for n := block; n < end; n++ {
@@ -164,6 +168,14 @@ func (l *restartLog) write(from, until int) error {
 		return context.Cause(ctx)
 	}
 	return l.b.awaitProgress("commands", l.unhandled)
+}
+
+// awaitRoom bounds what waits in the commands topic.
+func (l *restartLog) awaitRoom() error {
+	return l.b.awaitProgress("commands", func() (int64, error) {
+		n, err := l.unhandled()
+		return max(n-restartAheadMax*restartBlock*restartEvents, 0), err
+	})
 }
 
 func (l *restartLog) command(id string, version int) *kgo.Record {
