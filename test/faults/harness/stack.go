@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/foldstream/foldstream/internal/devstack"
 	"github.com/foldstream/foldstream/pkg/topics"
@@ -172,6 +173,8 @@ func startJVM(ctx context.Context, dir string, properties map[string]string, pro
 	return b, nil
 }
 
+const fakeRebalanceMillis = 4000
+
 func startFake(properties map[string]string, nodes int) (*broker, error) {
 	configs := map[string]string{"log.retention.ms": "-1"}
 	for name, value := range properties {
@@ -181,6 +184,13 @@ func startFake(properties map[string]string, nodes int) (*broker, error) {
 	if err != nil {
 		return nil, err
 	}
+	// This broker waits the whole rebalance time-out for a member that died while it joined; a real
+	// one goes by the session time-out. The clients' default, a minute, would hide everything else.
+	cluster.ControlKey(int16(kmsg.JoinGroup), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		join := request.(*kmsg.JoinGroupRequest)
+		join.RebalanceTimeoutMillis = min(join.RebalanceTimeoutMillis, fakeRebalanceMillis)
+		return nil, nil, false
+	})
 	b := &broker{kind: brokerFake, fake: cluster, addrs: cluster.ListenAddrs()}
 	b.front = b.addrs
 	return b, nil
