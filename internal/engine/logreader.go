@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -31,6 +32,10 @@ type logRead struct {
 	ctx     context.Context
 }
 
+// How long a fetch waits at the broker for more than there is. A client has one fetch at a time under
+// way, so that a read which begins waits for the one that found nothing.
+const logReadWaitMax = 10 * time.Millisecond
+
 // Fetches that may wait for a slow reader before the others wait with it.
 const logReadFetchesMax = 4
 
@@ -38,7 +43,7 @@ func newLogReader(opts []kgo.Opt) (*logReader, error) {
 	opts = append(append([]kgo.Opt{}, opts...),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset().AtStart()),
 		kgo.KeepControlRecords(), // a foreign transaction's marker may be the last offset of a piece
-		kgo.FetchMaxWait(fetchMaxWait), kgo.FetchMaxBytes(fetchBytesMax), kgo.FetchMaxPartitionBytes(fetchPartitionBytesMax),
+		kgo.FetchMaxWait(logReadWaitMax), kgo.FetchMaxBytes(fetchBytesMax), kgo.FetchMaxPartitionBytes(fetchPartitionBytesMax),
 	)
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
