@@ -41,6 +41,7 @@ func serve(args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet(serveCommand, flag.ContinueOnError)
 	seeds := flags.String("seeds", "", "brokers, separated by commas")
 	ns := flags.String("namespace", benchNamespace, "namespace")
+	heartbeat := flags.Duration("heartbeat", 0, "heartbeat interval of the group; 0 is the engine's default")
 	profiles := flags.String("profiles", "", "write cpu.pprof and heap.pprof of the time until all partitions serve into this folder")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -59,7 +60,7 @@ func serve(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	e, err := newEngine(ctx, *ns, []kgo.Opt{kgo.SeedBrokers(strings.Split(*seeds, ",")...)}, registry, log, engineSetup{})
+	e, err := newEngine(ctx, *ns, []kgo.Opt{kgo.SeedBrokers(strings.Split(*seeds, ",")...)}, registry, log, engineSetup{heartbeat: *heartbeat})
 	if err != nil {
 		return err
 	}
@@ -141,7 +142,7 @@ func (b *bench) startChild(name, ns string, more ...string) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{serveCommand, "-seeds", strings.Join(b.seeds, ","), "-namespace", ns}, more...)
+	args := append([]string{serveCommand, "-seeds", strings.Join(b.seeds, ","), "-namespace", ns, "-heartbeat", b.options.heartbeat.String()}, more...)
 	c := &child{name: name, cmd: exec.Command(self, args...), ended: make(chan struct{})}
 	c.cmd.Stderr = b.progress
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {

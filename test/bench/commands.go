@@ -157,6 +157,7 @@ func (b *bench) commandValue(registry codec.Reader) ([]byte, error) {
 // engineSetup is what a bench changes of the engine's defaults.
 type engineSetup struct {
 	snapshots  engine.SnapshotConfig
+	heartbeat  time.Duration
 	registerer prometheus.Registerer
 }
 
@@ -165,7 +166,7 @@ func newEngine(ctx context.Context, ns string, kafka []kgo.Opt, registry codec.R
 	definition := counterDecider.Definition()
 	return engine.New(ctx, engine.Config{
 		Namespace: ns, Categories: []engine.Category{{Name: benchCategory, Decider: &definition, Snapshots: setup.snapshots}},
-		Kafka: kafka, Registry: registry, Registerer: setup.registerer, Logger: log,
+		Kafka: kafka, Registry: registry, Registerer: setup.registerer, Logger: log, HeartbeatInterval: setup.heartbeat,
 	})
 }
 

@@ -72,6 +72,7 @@ type options struct {
 	depths         []int
 	restartStreams int
 	dir            string
+	heartbeat      time.Duration
 	cpuProfile     string
 	childProfiles  string
 }
@@ -124,6 +125,7 @@ func parseOptions(args []string) (options, error) {
 	depths := flags.String("depths", "1,16,128,1024", "in-flight depths of commands and appender")
 	flags.IntVar(&o.restartStreams, "restart-streams", 1_000_000, "streams, of ten events each, of the log that restart reads")
 	flags.StringVar(&o.dir, "dir", "", "keep the broker's data in this folder; restart then uses the log that it finds there")
+	flags.DurationVar(&o.heartbeat, "heartbeat", 0, "heartbeat interval of the instances of failover, handover and restart; 0 is the engine's default")
 	flags.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of this process to this file")
 	flags.StringVar(&o.childProfiles, "child-profiles", "", "have the child of restart write cpu.pprof and heap.pprof into this folder")
 	if err := flags.Parse(args); err != nil {

@@ -31,7 +31,8 @@ type probe struct {
 	value    []byte
 	keys     [benchPartitions][][]byte
 	stopped  chan struct{}
-	work     sync.WaitGroup
+	sending  sync.WaitGroup
+	reading  sync.WaitGroup
 
 	mu       sync.Mutex
 	next     int
@@ -66,8 +67,8 @@ func (b *bench) startProbe(ns string) (*probe, error) {
 	if p.replies, err = b.readReplies(ns, registry); err != nil {
 		return nil, err
 	}
-	p.work.Go(func() { p.replies.each(p.take, p.fail) })
-	p.work.Go(p.send)
+	p.reading.Go(func() { p.replies.each(p.take, p.fail) })
+	p.sending.Go(p.send)
 	return p, nil
 }
 
@@ -209,13 +210,14 @@ type probed struct {
 // stop sends no more, waits for the answers that are missing, and says what was seen.
 func (p *probe) stop() (probed, error) {
 	close(p.stopped)
+	p.sending.Wait()
 	deadline := time.Now().Add(probeDrainMax)
 	for p.waiting() > 0 && time.Now().Before(deadline) {
 		time.Sleep(childPoll)
 	}
 	p.producer.Close()
 	p.replies.close()
-	p.work.Wait()
+	p.reading.Wait()
 	seen := probed{outcomes: p.outcomes, unanswered: len(p.asked)}
 	for _, pause := range p.pause {
 		seen.pause = max(seen.pause, pause)
