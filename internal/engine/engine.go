@@ -153,7 +153,7 @@ const (
 	fetchMaxWait           = 500 * time.Millisecond
 	fetchBytesMax          = 16 << 20
 	fetchPartitionBytesMax = 2 << 20
-	pollRecordsMax         = 20_000
+	pollRecordsMax         = 5_000
 	offsetsTimeout         = 10 * time.Second
 	bindTimeout            = 30 * time.Second
 )

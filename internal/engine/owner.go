@@ -68,6 +68,8 @@ type owner struct {
 	appended   fifo[*command]
 	unproven   []*command // answers gathered since the last proof was asked for
 	proofs     int        // proofs under way
+	proving    int        // answers that wait for them
+	unsent     int        // replies, letters and re-routes under way
 	gathered   bool       // something was appended or asked to be proven since the last flush
 	refused    bool       // a batch was refused: wait until nothing is under way, then take up again
 	fair       fairQueue  // submissions
@@ -157,10 +159,10 @@ func (m *mailbox) work() {
 	}
 }
 
-// rest ends the owner's turn, unless more has come.
-func (m *mailbox) rest() bool {
+// rest ends the owner's turn, unless more has come. takes says whether it would take records now.
+func (m *mailbox) rest(takes bool) bool {
 	m.mu.Lock()
-	if len(m.results) > 0 || m.records != nil || m.submissions != nil {
+	if len(m.results) > 0 || (m.records != nil && takes) || m.submissions != nil {
 		m.mu.Unlock()
 		return false
 	}
@@ -327,7 +329,7 @@ func (o *owner) endTerm() {
 	o.budget.set(o, 0)
 	o.table, o.outcomes, o.origins = nil, nil, nil
 	o.appended.clear()
-	o.unproven, o.proofs, o.refused, o.renewing = nil, 0, false, false
+	o.unproven, o.proofs, o.proving, o.refused, o.renewing = nil, 0, 0, false, false
 	o.settleDecided()
 	o.settleWaiting()
 	o.takeUpAgain(phaseDecided)
@@ -365,6 +367,8 @@ func (o *owner) serve() error {
 	defer saving.Stop()
 	o.mailbox.serve(true)
 	defer o.mailbox.serve(false)
+	ready := make(chan struct{})
+	close(ready)
 	var results []result
 	leaving := o.leaving
 	for {
@@ -383,14 +387,14 @@ func (o *owner) serve() error {
 			}
 			continue
 		}
-		if !o.mailbox.rest() {
-			results = o.mailbox.takeResults(results)
-			if err := o.takeIn(results); err != nil {
-				return err
-			}
-			continue
+		// With work in the mailbox the select must not wait, but the other cases get their chance: an
+		// owner that never rests has to renew, to save and to leave, too.
+		var work <-chan struct{}
+		if !o.mailbox.rest(o.takesRecords()) {
+			work = ready
 		}
 		select {
+		case <-work:
 		case <-o.ctx.Done():
 			return o.ctx.Err()
 		case <-leaving:
@@ -424,6 +428,9 @@ func (o *owner) serve() error {
 }
 
 const ownerTick = time.Second
+
+// unsentPerInFlight bounds the answers on their way by Config.InFlightMax.
+const unsentPerInFlight = 4
 
 // drained says whether a leaving owner may go: nothing decided is unacknowledged, nothing
 // answered is unsent.
@@ -514,8 +521,10 @@ func (o *owner) mayDecide(c *command) bool {
 		return false
 	case o.appended.len() > 0 && o.appended.at(o.appended.len()-1).redo:
 		return false // were it refused, what is decided behind it would have to be taken back with it
-	case o.appended.len() >= o.engine.cfg.InFlightMax:
+	case o.appended.len()+o.proving+len(o.unproven) >= o.engine.cfg.InFlightMax:
 		return false
+	case o.unsent >= unsentPerInFlight*o.engine.cfg.InFlightMax:
+		return false // a slow reply broker slows its askers down
 	case c.redo && (o.appended.len() > 0 || o.proofs > 0 || len(o.unproven) > 0):
 		return false
 	}
@@ -541,8 +550,15 @@ const (
 	retryWaitMax = 10 * time.Second
 )
 
+// takesRecords says whether the line is short enough for more. What is not taken fills the inbox,
+// and a full inbox pauses the fetch: a flood waits in Kafka.
+func (o *owner) takesRecords() bool { return len(o.todo) < o.engine.cfg.InFlightMax && !o.isLeaving() }
+
 // takeDelivered moves fetched records into the line.
 func (o *owner) takeDelivered() {
+	if !o.takesRecords() {
+		return
+	}
 	records := o.mailbox.takeRecords()
 	if records == nil {
 		return
@@ -559,6 +575,7 @@ func (o *owner) takeDelivered() {
 		o.unfinished = append(o.unfinished, c)
 		o.todo = append(o.todo, c)
 	}
+	o.metrics.pending(len(o.unfinished))
 }
 
 // handle decides one command and sets on its way what comes of it.
@@ -587,6 +604,7 @@ func (o *owner) handle(c *command) error {
 	case verdictReroute:
 		c.phase = phaseAnswered
 		o.metrics.rerouted()
+		o.unsent++
 		o.engine.outbox.reroute(o, c, v.target)
 	case verdictDrop:
 		o.metrics.repeatedReroute()
@@ -793,6 +811,7 @@ func (o *owner) flush() {
 		group := o.unproven
 		o.unproven = nil
 		o.proofs++
+		o.proving += len(group)
 		term := o.termNumber
 		o.writer.Prove(func(err error) {
 			o.mailbox.post(result{kind: resultProof, proof: group, err: err, term: term})
@@ -937,6 +956,7 @@ func (o *owner) takeBack(c *command) {
 // onProof answers a group of commands that left no event.
 func (o *owner) onProof(group []*command, err error) error {
 	o.proofs--
+	o.proving -= len(group)
 	if errors.Is(err, appender.ErrRefused) || (err == nil && o.refused) {
 		if !o.refused {
 			o.takeBackAll(err)
@@ -977,13 +997,19 @@ func (o *owner) answer(c *command) {
 		o.settle(c, answered{outcome: c.outcome})
 		return
 	}
-	if !o.engine.outbox.answer(o, c) || plantedCommitPastReply {
+	if !o.engine.outbox.answer(o, c) {
+		o.finish(c)
+		return
+	}
+	o.unsent++
+	if plantedCommitPastReply {
 		o.finish(c)
 	}
 }
 
 // onSent finishes a command whose reply, letter or re-route is acknowledged.
 func (o *owner) onSent(c *command, err error) error {
+	o.unsent--
 	if err != nil {
 		c.phase = phaseDecided // taken up again by the next term
 		return fmt.Errorf("outgoing record of command offset %d: %w", c.record.Offset, err)

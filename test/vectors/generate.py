@@ -418,11 +418,11 @@ def headers():
         ("ce_correlationid", "conversation-9"), ("ce_causationid", "click-3"), ("ce_userid", "alice"), ("traceparent", traceparent),
         ("fs-expected-version", "none"), ("fs-reply-to", "acme.replies/3"), ("fs-reply-key", "billing-7"),
         ("fs-dedupe-until", "2026-03-02T20:00:00Z"), ("fs-attempt", "2"),
-        ("fs-origin", "b0b1b2b3b4b5b6b7b8b9babbbcbdbebf/11/77"), ("tenant-hint", "eu-west")])
+        ("fs-origin", topic_id + "/11/77"), ("tenant-hint", "eu-west")])
     full_event = record("2026-0041", ISSUED.confluent(body).hex(), event(
         1, "req-1", "invoice.Issued", "2026-03-02T09:10:00.25Z", "req-1", events_of("req-1", ISSUED, "none", body), "conversation-9",
         ("ce_userid", "alice"), ("traceparent", traceparent), ("fs-dedupe-until", "2026-03-02T20:00:00Z"),
-        ("fs-origin", "b0b1b2b3b4b5b6b7b8b9babbbcbdbebf/11/77"), ("tenant-hint", "eu-west")))
+        ("fs-origin", topic_id + "/11/77"), ("tenant-hint", "eu-west")))
     full_reply = [("ce_id", reply_id("req-1")), ("ce_type", "foldstream.Reply"), ("ce_source", "/acme/ingest"), ("ce_specversion", "1.0"),
                   ("ce_subject", "2026-0041"), ("content-type", "application/avro"), ("ce_correlationid", "conversation-9"),
                   ("ce_causationid", "req-1"), ("traceparent", traceparent), ("fs-attempt", "2")]
