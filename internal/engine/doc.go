@@ -37,7 +37,11 @@
 //	recovery.go  what is learnt from the log
 //	command.go   deciding one command
 //	category.go  a category's types, bound to schemas; calls of a team's own code
-//	streams.go   streams, their encoded state, the window of command ids
+//	streams.go   streams, their encoded state, the window of command ids; coldstream.go and
+//	             coldtable.go, those that are packed
+//	snapshots.go saving streams and checkpoints, and reading them back
+//	submit.go    requests in memory, fair between streams
+//	pacer.go     when all owners send together
 //	coldtable.go streams at rest, packed (coldstream.go) into slabs
 //	outbox.go    replies, re-routes, letters
 //	logreader.go bounded reads of partitions
