@@ -22,6 +22,8 @@ type Cell struct {
 	Load  LoadConfig
 	// Least is the shortest load in which the faults can be played; default: any.
 	Least time.Duration
+	// Apart has events and snapshots led by different nodes of an embedded broker.
+	Apart bool
 	// Stops says that the fault must not be survived in silence.
 	Stops bool
 	// Tracks draw the faults: each is a line of steps that do not overlap; tracks do.
@@ -99,6 +101,16 @@ func Cells() []Cell {
 			Name: "hold", What: "appends are held, their owner is killed, they are forgotten",
 			Broker: brokerFake, Ingests: 2,
 			Tracks: tracks(everyValue(300*ms, 1200*ms, 100*ms, 900*ms, []string{"events"}, faultHoldAndKill)),
+		},
+		{
+			Name: "hold-snapshots", What: "appends are held behind a checkpoint, while snapshots go on; their owner is killed, they are forgotten",
+			Broker: brokerFake, Ingests: 2,
+			Least: 11 * time.Second, Apart: true,
+			Tracks: tracks(func(r *rand.Rand, duration time.Duration) []Step {
+				return spread(r, duration, 12*time.Second, 15*time.Second, func(r *rand.Rand) Step {
+					return Step{Kind: faultHoldAndKill, Value: "events", Target: r.IntN(1 << 16), For: between(r, 700*ms, 1200*ms)}
+				})
+			}),
 		},
 		{
 			Name: "hold-replies", What: "replies are held for longer than group offsets wait, their owner is killed, they are forgotten",

@@ -124,7 +124,9 @@ func (x *index) operation(s *Sending, answer Reply) operation {
 		op.first, op.last = events[0].Version, events[len(events)-1].Version
 	}
 	if s.Category == project.Account {
-		op.balances = x.balances[s.Category+"/"+s.Stream]
+		if op.balances = x.balances[s.Category+"/"+s.Stream]; op.balances == nil {
+			op.balances = []int64{0}
+		}
 	}
 	if answer.Stands() {
 		op.first, op.last = answer.First, answer.Last

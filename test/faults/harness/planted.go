@@ -22,6 +22,6 @@ func PlantedBugs() []Planted {
 		{"reroute_without_origin", "W14", "reroute-twice", "1 log"},
 		{"negative_without_proof", "W15", "refuse", "history"},
 		{"promote_before_ack", "W17", "refuse", "1 acknowledged"},
-		{"snapshot_ahead", "DESIGN §5", "hold", "2 streams"},
+		{"snapshot_ahead", "DESIGN §5", "hold-snapshots", "2 streams"},
 	}
 }

@@ -155,6 +155,11 @@ func (r *runner) startServices(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	cell := r.cfg.Cell
+	if cell.Apart {
+		if err := r.st.apart(); err != nil {
+			return err
+		}
+	}
 	for n := range cell.Ingests {
 		args := []string{"ingest"}
 		if n < len(cell.Skews) {

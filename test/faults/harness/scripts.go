@@ -82,9 +82,6 @@ func (g *stage) holdAndKill(ctx context.Context, s Step) (bool, string, error) {
 		names = []string{topics.Replies(g.st.run.Namespace)}
 	}
 	ids := g.topicIDs(ctx, names)
-	if err := g.apart(); err != nil {
-		return false, "", err
-	}
 	release, held, c := make(chan struct{}), 0, &control{}
 	c.watch(g.st.broker.fake, kmsg.Produce, func(request kmsg.Request) (func(), func() (kmsg.Response, error)) {
 		if !writesTo(request, ids) {
@@ -97,24 +94,6 @@ func (g *stage) holdAndKill(ctx context.Context, s Step) (bool, string, error) {
 	c.end()
 	close(release)
 	return hit && held > 0, fmt.Sprintf("%s, %d produce requests held", note, held), errors.Join(err, victim.start())
-}
-
-// apart has one node lead all events partitions, and the other all snapshots: an instance has one
-// request under way to a node, so that snapshots would be held with the events else.
-func (g *stage) apart() error {
-	for p := range g.st.run.Partitions {
-		for node, names := range [][]string{g.st.eventsTopics(), g.st.topicsOf(topics.Snapshots)} {
-			for _, name := range names {
-				if g.st.broker.fake.LeaderFor(name, p) == int32(node) {
-					continue
-				}
-				if err := g.st.broker.fake.MoveTopicPartition(name, p, int32(node)); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
 }
 
 // zombie holds an owner's heartbeats until its session is over:

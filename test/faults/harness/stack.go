@@ -268,6 +268,25 @@ func (st *stack) open(ctx context.Context) error {
 	return nil
 }
 
+// apart has one node of an embedded broker lead all events partitions, and the other all snapshots:
+// an instance has one request under way to a node, so that snapshots would be held with the events
+// else.
+func (st *stack) apart() error {
+	for p := range st.run.Partitions {
+		for node, names := range [][]string{st.eventsTopics(), st.topicsOf(topics.Snapshots)} {
+			for _, name := range names {
+				if st.broker.fake.LeaderFor(name, p) == int32(node) {
+					continue
+				}
+				if err := st.broker.fake.MoveTopicPartition(name, p, int32(node)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // add makes a service of the run; start starts it.
 func (st *stack) add(name string, args ...string) *service {
 	st.mu.Lock()
