@@ -194,7 +194,10 @@ func (s *Services) Run(ctx context.Context, hurry <-chan struct{}, more ...servi
 	defer s.Close()
 	g := &service.Group{Logger: s.env.Logger, DrainTimeout: s.env.Config.ShutdownTimeout, Hurry: hurry}
 	s.http.AddCheck("process", g.Ready)
-	components := append([]service.Component{{Name: "http", Run: s.http.Run, Background: true}}, more...)
+	components := append([]service.Component{
+		{Name: "http", Run: s.http.Run, Background: true},
+		{Name: "collector", Run: service.TuneCollector, Background: true},
+	}, more...)
 	for _, p := range s.parts {
 		s.env.Logger.Info("service starts", "service", p.name, "version", service.Version())
 		components = append(components, service.Component{Name: p.name, Run: p.run})
