@@ -28,6 +28,11 @@ type load struct {
 	done     atomic.Int64
 	inFlight chan struct{}
 	began    time.Time
+
+	// A run may begin with a time that does not count; counting is told when it is over, and when
+	// the run is, before the last replies are waited for.
+	warmUp   time.Duration
+	counting func(begins bool)
 }
 
 const (
@@ -90,23 +95,34 @@ func (l *load) run(ctx context.Context, inFlight int, duration time.Duration) (c
 	for i := range min(l.next.Load()+1, loadCommandsMax) {
 		l.latency[i].Store(0)
 	}
-	began := time.Now()
-	for time.Since(began) < duration {
-		l.inFlight <- struct{}{}
-		l.send(ctx)
+	l.keepUp(ctx, l.warmUp)
+	if l.counting != nil {
+		l.counting(true)
 	}
-	answered, took := l.done.Load(), time.Since(began)
+	began, first, before := time.Now(), l.next.Load()-l.base.Load(), l.done.Load()
+	l.keepUp(ctx, duration)
+	answered, took := l.done.Load()-before, time.Since(began)
+	if l.counting != nil {
+		l.counting(false)
+	}
 	if err := l.drain(inFlight); err != nil {
 		return 0, 0, 0, 0, err
 	}
-	sent := l.next.Load() - l.base.Load()
-	latencies := make([]int64, sent)
-	for i := range latencies {
-		latencies[i] = l.latency[i].Load()
+	latencies := make([]int64, 0, l.next.Load()-l.base.Load()-first)
+	for i := first; i < l.next.Load()-l.base.Load(); i++ {
+		latencies = append(latencies, l.latency[i].Load())
 	}
 	slices.Sort(latencies)
 	at := func(q float64) float64 { return float64(latencies[int(q*float64(len(latencies)-1))]) / 1e6 }
 	return int(answered), float64(answered) / took.Seconds(), at(0.5), at(0.99), nil
+}
+
+// keepUp sends whenever there is room.
+func (l *load) keepUp(ctx context.Context, duration time.Duration) {
+	for began := time.Now(); time.Since(began) < duration; {
+		l.inFlight <- struct{}{}
+		l.send(ctx)
+	}
 }
 
 func (l *load) send(ctx context.Context) {
