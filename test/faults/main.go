@@ -45,6 +45,7 @@ type options struct {
 	reports  string
 	verbose  bool
 	keep     bool
+	clean    bool
 }
 
 const shortDuration = 6 * time.Second
@@ -71,6 +72,7 @@ func run(ctx context.Context, args []string, out, diag io.Writer) int {
 	flags.IntVar(&o.parallel, "parallel", 1, "how many cells run at the same time")
 	flags.StringVar(&o.planted, "planted", "", "the bug that the services have; default: none")
 	flags.StringVar(&o.reports, "reports", "faults-reports", "folder of the reports")
+	flags.BoolVar(&o.clean, "clean", true, "with planted: run each cell without the bugs, too")
 	flags.BoolVar(&o.keep, "keep", false, "leave logs and data of all processes where they are")
 	flags.BoolVar(&o.verbose, "v", false, "log what happens")
 	if err := flags.Parse(args); err != nil {
@@ -241,7 +243,7 @@ func (s *session) jobs(command string) ([]job, error) {
 			if !known {
 				return nil, fmt.Errorf("bug %s: no cell is named %q", bug.Name, bug.Cell)
 			}
-			if !clean[cell.Name] {
+			if s.o.clean && !clean[cell.Name] {
 				clean[cell.Name] = true
 				add(cell, "", "")
 			}
