@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 )
 
 // Config of an Engine. The zero value of a field means its default.
@@ -40,8 +41,9 @@ type Config struct {
 	// SessionTimeout is after how long without heartbeat the group gives a dead instance's
 	// partitions away; default 6 s. Shorter makes a failover faster and a long pause fatal.
 	SessionTimeout time.Duration
-	// HeartbeatInterval is how often the group is told that this instance lives; default a sixth of
-	// SessionTimeout. A planned hand-over takes up to one of it.
+	// HeartbeatInterval is how often the group is told that this instance lives; default a
+	// twenty-fourth of SessionTimeout, 250 ms. Members learn of a planned hand-over by it, so it is
+	// most of the pause of one.
 	HeartbeatInterval time.Duration
 	// InFlightMax bounds the commands of a partition that are appended but not acknowledged; default 4096.
 	InFlightMax int
@@ -84,7 +86,7 @@ func (c Config) withDefaults() Config {
 		c.Instance = host + "-" + strconv.Itoa(os.Getpid())
 	}
 	def(&c.SessionTimeout, 6*time.Second)
-	def(&c.HeartbeatInterval, min(c.SessionTimeout/6, 3*time.Second))
+	def(&c.HeartbeatInterval, min(c.SessionTimeout/24, time.Second))
 	def(&c.InFlightMax, 4096)
 	def(&c.InboxRecordsMax, 20_000)
 	def(&c.InboxBytesMax, 16<<20)
@@ -150,7 +152,7 @@ func (c Config) validate() error {
 
 // Fetch settings of all consumers here.
 const (
-	fetchMaxWait           = 500 * time.Millisecond
+	fetchMaxWait           = 100 * time.Millisecond // a partition that is taken up again waits for it
 	fetchBytesMax          = 16 << 20
 	fetchPartitionBytesMax = 2 << 20
 	pollRecordsMax         = 5_000
@@ -397,7 +399,6 @@ func (e *Engine) join() error {
 
 // onAssigned starts an owner for each partition. Its fetch stays paused until it is recovered.
 func (e *Engine) onAssigned(_ context.Context, client *kgo.Client, assigned map[string][]int32) {
-	e.joined.Store(true)
 	client.PauseFetchPartitions(assigned)
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -408,6 +409,7 @@ func (e *Engine) onAssigned(_ context.Context, client *kgo.Client, assigned map[
 			go o.run()
 		}
 	}
+	e.joined.Store(true)
 }
 
 func (e *Engine) newOwner(topic string, partition int32) *owner {
@@ -739,11 +741,10 @@ func (e *Engine) listOffsets(ctx context.Context, topic string, partition int32)
 		}
 		return 0, fmt.Errorf("reading offsets of %s[%d]: the answer is empty", topic, partition)
 	}
-	if start, err = one(-2); err != nil {
-		return 0, 0, err
-	}
-	end, err = one(-1)
-	return start, end, err
+	both := errgroup.Group{}
+	both.Go(func() (err error) { start, err = one(-2); return err })
+	both.Go(func() (err error) { end, err = one(-1); return err })
+	return start, end, both.Wait()
 }
 
 // Ready says why this instance does not serve all that it is assigned, or nil.

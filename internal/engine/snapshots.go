@@ -25,7 +25,9 @@ type SnapshotConfig struct {
 	// CheckpointInterval is the least time between two checkpoints of a partition; default 5 s.
 	CheckpointInterval time.Duration
 	// ShareMax bounds the snapshots by the events appended, so that saving costs little of the
-	// append rate; default 0.05. A partition at rest saves without it.
+	// append rate; default 0.1. Streams that end after few events need that much, else the tail of
+	// a restart grows for as long as the load lasts. A partition at rest saves everything that is
+	// dirty, whatever share and policy say.
 	ShareMax float64
 }
 
@@ -36,7 +38,7 @@ func (c SnapshotConfig) withDefaults() SnapshotConfig {
 	def(&c.HistoryEvery, 100)
 	def(&c.HistoryAgeMax, 30*24*time.Hour)
 	def(&c.CheckpointInterval, 5*time.Second)
-	def(&c.ShareMax, 0.05)
+	def(&c.ShareMax, 0.1)
 	return c
 }
 
@@ -142,16 +144,21 @@ func newKeeper(o *owner, cfg SnapshotConfig, format *snapshot.Format) *keeper {
 	return &keeper{o: o, cfg: cfg, format: format, dirty: map[string]*dirtyStream{}, origins: map[originKey]int64{}, coverable: -1, written: -1, historyAt: map[string]time.Time{}}
 }
 
-// begin starts a term: the snapshots partition is claimed like the events partition, so that a
+// claim starts a term: the snapshots partition is claimed like the events partition, so that a
 // snapshot of an owner of old cannot replace ours.
-func (k *keeper) begin(ctx context.Context, r *recovery) error {
-	info := k.o.claimInfo(r.lastEventID)
+func (k *keeper) claim(ctx context.Context, last appender.LastClaim, lastEventID string) error {
+	info := k.o.claimInfo(lastEventID)
 	info.Compacted = true
-	w, err := k.o.engine.appender.Claim(ctx, k.target(), info, r.snapshots.claim, nil)
+	w, err := k.o.engine.appender.Claim(ctx, k.target(), info, last, nil)
 	if err != nil {
 		return fmt.Errorf("claiming the snapshots: %w", err)
 	}
 	k.writer = w
+	return nil
+}
+
+// begin takes in what was recovered.
+func (k *keeper) begin(r *recovery) {
 	term := k.o.termNumber
 	k.saved = func(res appender.Result) { k.o.mailbox.post(result{kind: resultSaved, append: res, term: term}) }
 	k.claimAt = k.o.writer.ClaimOffset()
@@ -171,7 +178,6 @@ func (k *keeper) begin(ctx context.Context, r *recovery) error {
 	for _, slot := range r.snapshots.history {
 		k.noteHistory(slot.key, slot.at)
 	}
-	return nil
 }
 
 // renew claims anew, together with the events partition (W3). Nothing is under way.

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 )
 
 // takeOver makes this owner the writer of its partition and brings it up to the log:
@@ -67,8 +68,19 @@ func contextOf(parent context.Context, done <-chan struct{}) context.Context {
 }
 
 func (o *owner) recover(ctx context.Context) (*recovery, error) {
-	committed, err := o.engine.committedOffset(ctx, o.topics.commands, o.partition)
-	if err != nil {
+	var committed int64
+	var in *restored
+	// What does not wait for each other goes side by side: a take-over is a pause for its streams.
+	both, bothCtx := errgroup.WithContext(ctx)
+	both.Go(func() (err error) {
+		committed, err = o.engine.committedOffset(bothCtx, o.topics.commands, o.partition)
+		return err
+	})
+	both.Go(func() (err error) {
+		in, err = o.readSnapshots(bothCtx)
+		return err
+	})
+	if err := both.Wait(); err != nil {
 		return nil, err
 	}
 	from := max(committed, 0)
@@ -79,10 +91,6 @@ func (o *owner) recover(ctx context.Context) (*recovery, error) {
 		o.nextOffset = from
 	}
 	o.committed.Store(max(committed, 0))
-	in, err := o.readSnapshots(ctx)
-	if err != nil {
-		return nil, err
-	}
 	r, visit, err := o.readLog(ctx, in, from)
 	if errors.Is(err, errOtherLog) {
 		o.log.Warn("snapshots do not match the log; all is folded from the log", "cause", err)
@@ -103,16 +111,26 @@ func (o *owner) recover(ctx context.Context) (*recovery, error) {
 		return nil, err
 	}
 	o.writer = writer // endTerm closes it
+	o.keeper = newKeeper(o, o.category.Snapshots, o.engine.snapshots)
+	var start, end int64
+	all, allCtx := errgroup.WithContext(ctx)
+	lastEventID := r.lastEventID
+	all.Go(func() error { return o.keeper.claim(allCtx, in.claim, lastEventID) })
+	all.Go(func() (err error) {
+		start, end, err = o.engine.listOffsets(allCtx, o.topics.commands, o.partition)
+		return err
+	})
 	if !plantedNoClaim {
-		if err := o.readToClaim(ctx, r, writer, visit); err != nil {
-			return nil, err
-		}
+		all.Go(func() error { return o.readToClaim(allCtx, r, writer, visit) })
 	}
-	if err := o.checkCommands(ctx, r, committed); err != nil {
+	if err := all.Wait(); err != nil {
 		return nil, err
 	}
-	o.keeper = newKeeper(o, o.category.Snapshots, o.engine.snapshots)
-	return r, o.keeper.begin(ctx, r)
+	if err := o.checkCommands(r, committed, start, end); err != nil {
+		return nil, err
+	}
+	o.keeper.begin(r)
+	return r, nil
 }
 
 // readLog reads the events partition to its end as of now, from where the snapshots leave off.
@@ -232,12 +250,9 @@ func (e *CommandsTopicError) Error() string {
 	return fmt.Sprintf("%s[%d]: %s; the partition stops: going on could skip commands or take others for answered ones", e.Topic, e.Partition, e.Reason)
 }
 
-// checkCommands compares H and the group offset with what the commands topic holds.
-func (o *owner) checkCommands(ctx context.Context, r *recovery, committed int64) error {
-	start, end, err := o.engine.listOffsets(ctx, o.topics.commands, o.partition)
-	if err != nil {
-		return err
-	}
+// checkCommands compares H and the group offset with what the commands topic holds, from start to
+// end.
+func (o *owner) checkCommands(r *recovery, committed, start, end int64) error {
 	fault := func(format string, args ...any) error {
 		return &CommandsTopicError{Topic: o.topics.commands, Partition: o.partition, Reason: fmt.Sprintf(format, args...)}
 	}
