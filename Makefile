@@ -63,6 +63,20 @@ test/outside: ## The module that imports only pkg/, as a team's own would
 test/container: ## The suites on a broker in a container (needs a container engine)
 	cd test/container && GOWORK=off $(GO) test -count=1 -timeout 20m -tags container .
 
+.PHONY: faults
+faults: ## Every fault for a minute each, then every planted bug; prints a table (docs/faults.md)
+	$(GO) run ./test/faults -duration 1m
+	$(GO) run ./test/faults planted -seeds 3 -short
+
+.PHONY: faults/long
+faults/long: ## Every fault for hours
+	$(GO) run ./test/faults -duration 30m -seeds 4
+
+.PHONY: faults/short
+faults/short: ## Every fault and every planted bug for some seconds each, as CI does
+	$(GO) run ./test/faults -short -parallel 2
+	$(GO) run ./test/faults planted -seeds 1 -short -parallel 2
+
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (20s) each
 	@GO=$(GO) FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
