@@ -287,6 +287,7 @@ func (g *stage) rerouteTwice(ctx context.Context, s Step) (bool, string, error) 
 	for i := 0; ok && i < 2; i++ {
 		_, ok = g.load.send(ctx, g.request(stream, fmt.Sprint(i), "any"), scriptTimeout)
 	}
+	g.untilStable(ctx)
 	victim := owners[source]
 	if !ok || victim == nil {
 		return false, fmt.Sprintf("%s: first answer %q, the script could not go on", stream, first.Outcome), nil

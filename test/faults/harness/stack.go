@@ -186,6 +186,7 @@ func startFake(properties map[string]string, nodes int) (*broker, error) {
 	}
 	// This broker waits the whole rebalance time-out for a member that died while it joined; a real
 	// one goes by the session time-out. The clients' default, a minute, would hide everything else.
+	// See stage.untilStable as well.
 	cluster.ControlKey(int16(kmsg.JoinGroup), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		join := request.(*kmsg.JoinGroupRequest)
 		join.RebalanceTimeoutMillis = min(join.RebalanceTimeoutMillis, fakeRebalanceMillis)
