@@ -130,6 +130,7 @@ func Cells() []Cell {
 		{
 			Name: "steal", What: "an owner's renewal is overtaken by another's take-over",
 			Broker: brokerFake, Ingests: 2, Properties: map[string]string{"transactional.id.expiration.ms": "6000"},
+			Least:  10 * time.Second,
 			Tracks: tracks(every(500*ms, 1500*ms, 300*ms, 600*ms, faultSteal)),
 		},
 		{
