@@ -42,6 +42,7 @@ dev: ## Run a stack that stays up (its data is kept in .foldstream)
 test: ## All tests that this machine can run; ends with the backends that were missing
 	@TEST_TIMEOUT=$(TEST_TIMEOUT) GO=$(GO) scripts/test.sh $(TESTFLAGS) $$($(GO) list ./... | grep -v /test/real)
 	@$(MAKE) --no-print-directory test/real
+	$(GO) test ./test/faults/...
 
 .PHONY: test/short
 test/short: ## The tests that need neither Java nor Postgres
@@ -65,17 +66,17 @@ test/container: ## The suites on a broker in a container (needs a container engi
 
 .PHONY: faults
 faults: ## Every fault for a minute each, then every planted bug; prints a table (docs/faults.md)
-	$(GO) run ./test/faults -duration 1m
-	$(GO) run ./test/faults planted -seeds 3 -short
+	$(GO) run ./test/faults -duration 45s -parallel 2
+	$(GO) run ./test/faults planted -short -seeds 3 -parallel 3
 
 .PHONY: faults/long
 faults/long: ## Every fault for hours
-	$(GO) run ./test/faults -duration 30m -seeds 4
+	$(GO) run ./test/faults -duration 2m -seeds 30 -parallel 2
 
 .PHONY: faults/short
 faults/short: ## Every fault and every planted bug for some seconds each, as CI does
-	$(GO) run ./test/faults -short -parallel 2
-	$(GO) run ./test/faults planted -seeds 1 -short -parallel 2
+	$(GO) run ./test/faults -short -parallel 3
+	$(GO) run ./test/faults planted -clean=false -short -parallel 3
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (20s) each

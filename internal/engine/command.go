@@ -32,6 +32,8 @@ type command struct {
 	originNoted bool   // its origin counts as seen because of itself
 	lastEventID string // of the events that are under way
 	after       []byte // the stream's encoded state behind them
+	// decidedThrough is for a submission, see owner.decidedThrough.
+	decidedThrough int64
 }
 
 // phase is how far a command has come. Only the owner's goroutine changes it.
@@ -187,7 +189,7 @@ func (o *owner) checkRequest(c *command) (string, error) {
 	if c.replyFault != nil {
 		return CodeReplyTo, c.replyFault
 	}
-	if !r.DedupeUntil.IsZero() && r.DedupeUntil.After(o.clock().Add(event.DedupeAheadMax+dedupeAheadSlack)) {
+	if !r.DedupeUntil.IsZero() && r.DedupeUntil.After(o.logTime().Add(event.DedupeAheadMax+dedupeAheadSlack)) {
 		return CodeDedupeUntil, fmt.Errorf("%s %s is more than %s ahead", event.HeaderDedupeUntil, event.FormatTime(r.DedupeUntil), event.DedupeAheadMax)
 	}
 	if !timeFits(c.time()) {
@@ -229,7 +231,7 @@ func (o *owner) evaluateRepeated(c *command, s *stream, hash [16]byte) (verdict,
 	if s == nil {
 		return verdict{}, false
 	}
-	known := s.window.find(keyOf(c.request.ID), o.category.limits, o.clock())
+	known := s.window.find(keyOf(c.request.ID), o.category.limits, o.logTime())
 	if known == nil {
 		return verdict{}, false
 	}

@@ -90,7 +90,16 @@ type owner struct {
 	lastAppend    time.Time
 	sweepAt       time.Time
 	budgetHeld    int64
+	skew          time.Duration // of the broker's clock against ours
 }
+
+// logTime is now by the clock that stamps the events: a command id's age is counted by it, so that
+// a host whose clock is off forgets nothing early.
+func (o *owner) logTime() time.Time { return o.clock().Add(o.skew) }
+
+// clockSkewMax is how far a host's clock may be off for a recovery to keep all command ids that
+// still count.
+const clockSkewMax = 24 * time.Hour
 
 // ownedTopics are the topics of an owner's partition.
 type ownedTopics struct {
@@ -699,6 +708,7 @@ func (o *owner) append(c *command, v verdict) error {
 	c.after = encoded
 	c.previous = undo{stream: s, id: id, version: s.version, state: s.state}
 	first := s.version + 1
+	c.decidedThrough = o.decidedThrough()
 	c.lastEventID = v.events[len(v.events)-1].id
 	o.writer.Append(o.recordsOf(c, v, first), o.onAppend)
 	s.version += event.Version(len(v.events))
@@ -707,7 +717,7 @@ func (o *owner) append(c *command, v verdict) error {
 	}
 	s.window.add(remembered{
 		key: keyOf(c.request.ID), hash: v.hash, first: first, count: int32(len(v.events)), offset: -1,
-		at: o.clock().Unix(), dedupeUntil: unixOrZero(c.request.DedupeUntil),
+		at: o.logTime().Unix(), dedupeUntil: unixOrZero(c.request.DedupeUntil),
 	})
 	o.table.bytes += rememberedBytesFixed
 	s.changed = true
@@ -722,6 +732,19 @@ func (o *owner) append(c *command, v verdict) error {
 		o.engine.outbox.answer(o, &early)
 	}
 	return nil
+}
+
+// decidedThrough is the highest offset of the commands topic that was decided: with an event of a
+// submission it becomes part of H (W12), since the submission may change what an answer without an
+// event rested on:
+//
+//	record c5 is answered "conflict", a submission moves the stream on, the owner dies
+//	its successor reads c5 again: decided now it would be accepted, after it was told to have failed
+func (o *owner) decidedThrough() int64 {
+	if len(o.todo) > 0 {
+		return o.todo[0].record.Offset - 1
+	}
+	return o.nextOffset - 1
 }
 
 // recordsOf builds the events' records in scratch memory that the appender copies from at once.
@@ -770,6 +793,8 @@ func (o *owner) recordsOf(c *command, v verdict, first event.Version) []appender
 		add(event.HeaderCommandHash, hash)
 		if c.direct == nil {
 			add(event.HeaderCommandOffset, commandOffset)
+		} else if c.decidedThrough >= 0 {
+			add(event.HeaderDecidedOffset, text(strconv.FormatInt(c.decidedThrough, 10)))
 		}
 		if !r.DedupeUntil.IsZero() {
 			add(event.HeaderDedupeUntil, text(event.FormatTime(r.DedupeUntil)))
@@ -873,6 +898,9 @@ func (o *owner) promote(c *command, offset int64) {
 	c.outcome.Offset = offset + count - 1
 	o.lastEventID, o.lastEventOffset = c.lastEventID, c.outcome.Offset
 	o.ackedHighest = max(o.ackedHighest, c.record.Offset)
+	if c.direct != nil {
+		o.ackedHighest = max(o.ackedHighest, c.decidedThrough)
+	}
 	o.lastAppend = o.clock()
 	s := c.previous.stream
 	for i := len(s.window.entries) - 1; i >= 0; i-- {
@@ -882,7 +910,7 @@ func (o *owner) promote(c *command, offset int64) {
 		}
 	}
 	if s.window.due(o.category.limits) {
-		o.table.bytes -= int64(s.window.evict(o.category.limits, o.clock())) * rememberedBytesFixed
+		o.table.bytes -= int64(s.window.evict(o.category.limits, o.logTime())) * rememberedBytesFixed
 		o.budget.set(o, o.table.bytes)
 	}
 	s.offset = c.outcome.Offset
@@ -1046,7 +1074,7 @@ func (o *owner) onTick() error {
 	o.keeper.keepAlive(now)
 	switch {
 	case now.After(o.sweepAt):
-		o.table.sweep(o.category.limits, now)
+		o.table.sweep(o.category.limits, o.logTime())
 		o.budget.set(o, o.table.bytes)
 		o.sweepAt = now.Add(sweepInterval)
 	case now.After(o.renewAt):

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/decider"
@@ -51,7 +52,9 @@ type recovery struct {
 	voidRecords       int
 	voids             []voidRecord // the first of them
 	events            int
-	now               int64 // unix seconds
+	now               int64 // unix seconds, of this host
+	// claimStamp is the stamp of the last claim, when the broker gave it (LogAppendTime); else zero.
+	claimStamp time.Time
 }
 
 // voidRecord is a record that no current owner wrote, and the claim that counted where it stands.
@@ -163,6 +166,10 @@ func (r *recovery) visitControl(rec *kgo.Record) error {
 	}
 	text := func(name string) string { v, _ := event.HeaderValue(rec.Headers, name); return string(v) }
 	r.group, r.instance = text(event.HeaderGroup), text(event.HeaderInstance)
+	r.claimStamp = time.Time{}
+	if logAppendTime := rec.Attrs.TimestampType() == 1; logAppendTime {
+		r.claimStamp = rec.Timestamp
+	}
 	id, err := event.ParseTopicID(text(event.HeaderCommandsTopicID))
 	if err != nil {
 		return &LogFault{rec.Topic, rec.Partition, rec.Offset, fmt.Errorf("claim: %w", err)}
@@ -253,6 +260,9 @@ func (r *recovery) remember(s *stream, e *event.Recorded) error {
 			return err
 		}
 	}
+	if r.commandsTopicID == r.currentCommands {
+		r.highest = max(r.highest, e.DecidedOffset)
+	}
 	if e.CommandOffset >= 0 && r.commandsTopicID == r.currentCommands {
 		r.highest = max(r.highest, e.CommandOffset)
 		if e.CommandOffset >= r.outcomesFrom {
@@ -295,12 +305,15 @@ func (r *recovery) rememberCommand(s *stream, e *event.Recorded) error {
 	if plantedWindowLost {
 		return nil
 	}
-	if s.window.len() > 0 || entry.dedupeUntil > r.now || entry.at >= r.now-int64(r.category.limits.ageMax.Seconds()) {
+	// The stamps are the broker's, whose clock may differ from ours: until our claim tells by how
+	// much, nothing is forgotten that could still count.
+	lenient := unixTime(r.now).Add(-clockSkewMax)
+	if s.window.len() > 0 || entry.dedupeUntil > lenient.Unix() || entry.at >= lenient.Add(-r.category.limits.ageMax).Unix() {
 		s.window.add(entry)
 		r.table.bytes += rememberedBytesFixed
 	}
 	if s.window.due(r.category.limits) {
-		r.table.bytes -= int64(s.window.evict(r.category.limits, unixTime(r.now))) * rememberedBytesFixed
+		r.table.bytes -= int64(s.window.evict(r.category.limits, lenient)) * rememberedBytesFixed
 	}
 	return nil
 }

@@ -111,6 +111,7 @@ func (o *owner) recover(ctx context.Context) (*recovery, error) {
 		return nil, err
 	}
 	o.writer = writer // endTerm closes it
+	claimedAt := o.clock()
 	o.keeper = newKeeper(o, o.category.Snapshots, o.engine.snapshots)
 	var start, end int64
 	all, allCtx := errgroup.WithContext(ctx)
@@ -128,6 +129,11 @@ func (o *owner) recover(ctx context.Context) (*recovery, error) {
 	}
 	if err := o.checkCommands(r, committed, start, end); err != nil {
 		return nil, err
+	}
+	// How far the broker's clock, which stamps the events, is ahead of ours.
+	o.skew = 0
+	if !r.claimStamp.IsZero() {
+		o.skew = r.claimStamp.Sub(claimedAt)
 	}
 	o.keeper.begin(r)
 	return r, nil
@@ -341,6 +347,7 @@ func isPermanent(err error) bool {
 	var fault *LogFault
 	var missing *topicChangedError
 	return errors.As(err, &foreign) || errors.As(err, &commands) || errors.As(err, &fault) || errors.As(err, &missing) ||
+		(errors.Is(err, appender.ErrLost) && errors.Is(err, kerr.UnknownTopicID)) ||
 		errors.Is(err, kerr.OffsetOutOfRange) || errors.Is(err, kerr.TransactionalIDAuthorizationFailed) || errors.Is(err, kerr.TopicAuthorizationFailed)
 }
 

@@ -246,7 +246,7 @@ func TestRecordedEventsAreReadWhole(t *testing.T) {
 	}
 	want := Recorded{
 		Stream: StreamID{"order", "o-1"}, Version: 4, ID: "e1", Type: "order.Placed", Time: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
-		RecordedAt: time.UnixMilli(5), Partition: 2, Offset: 77, CommandID: "c1", CommandHash: "ab", CommandOffset: 12,
+		RecordedAt: time.UnixMilli(5), Partition: 2, Offset: 77, CommandID: "c1", CommandHash: "ab", CommandOffset: 12, DecidedOffset: -1,
 		DedupeUntil: time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC), CorrelationID: "corr", CausationID: "c1", UserID: "anna", Traceparent: "tp",
 		Extra: headers("x", "y"), Value: []byte{0},
 	}

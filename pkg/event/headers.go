@@ -28,7 +28,8 @@ const (
 	HeaderCommandID     = "fs-command-id"
 	HeaderCommandHash   = "fs-command-hash"
 	HeaderCommandOffset = "fs-command-offset"
-	HeaderOrigin        = "fs-origin" // also on re-routed requests: <topic id hex>/<partition>/<offset>
+	HeaderDecidedOffset = "fs-decided-offset" // on events of requests in memory: commands up to it were decided before
+	HeaderOrigin        = "fs-origin"         // also on re-routed requests: <topic id hex>/<partition>/<offset>
 
 	// On control records (claim, keepalive, fence).
 	HeaderControl         = "fs-control"

@@ -23,6 +23,7 @@ type Recorded struct {
 	CommandID     string
 	CommandHash   string // hex of 16 bytes
 	CommandOffset int64  // -1 where the command had no record (fast path)
+	DecidedOffset int64  // there: the commands topic was decided up to it; -1 elsewhere
 	DedupeUntil   time.Time
 	Origin        *Origin
 	CorrelationID string
@@ -38,7 +39,7 @@ type Recorded struct {
 func ParseRecorded(category string, rec *kgo.Record) (Recorded, error) {
 	r := Recorded{
 		Stream: StreamID{Category: category, ID: string(rec.Key)}, RecordedAt: rec.Timestamp,
-		Partition: rec.Partition, Offset: rec.Offset, CommandOffset: -1, Value: rec.Value,
+		Partition: rec.Partition, Offset: rec.Offset, CommandOffset: -1, DecidedOffset: -1, Value: rec.Value,
 	}
 	var faults []error
 	if err := ValidateID(r.Stream.ID); err != nil {
@@ -88,6 +89,12 @@ func (r *Recorded) set(h Header) string {
 			return "want a decimal number"
 		}
 		r.CommandOffset = n
+	case HeaderDecidedOffset:
+		n, err := parseDecimal(string(h.Value))
+		if err != nil {
+			return "want a decimal number"
+		}
+		r.DecidedOffset = n
 	case HeaderDedupeUntil:
 		return setTime(&r.DedupeUntil, string(h.Value))
 	case HeaderOrigin:

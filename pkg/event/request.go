@@ -158,7 +158,7 @@ var requestHeaderBits = func() map[string]uint32 {
 		HeaderID, HeaderType, HeaderSource, HeaderSpecVersion, HeaderTime, HeaderSubject, HeaderContentType,
 		HeaderSequence, HeaderCorrelationID, HeaderCausationID, HeaderUserID, HeaderTraceparent,
 		HeaderExpectedVersion, HeaderReplyTo, HeaderReplyKey, HeaderDedupeUntil, HeaderCompensates, HeaderAttempt,
-		HeaderCommandID, HeaderCommandHash, HeaderCommandOffset, HeaderOrigin, HeaderControl,
+		HeaderCommandID, HeaderCommandHash, HeaderCommandOffset, HeaderDecidedOffset, HeaderOrigin, HeaderControl,
 	} {
 		bits[name] = 1 << i
 	}
