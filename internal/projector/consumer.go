@@ -43,7 +43,10 @@ type session struct {
 	store   *store
 	decoder *decoder
 	sink    *deadletter.Sink
-	client  *kgo.Client
+	// client joins while it is being made: an assignment may come before NewClient has returned.
+	// What an assignment calls waits for made.
+	client *kgo.Client
+	made   chan struct{}
 	// base is the context that workers come from. It outlives the poll loop's: a batch under way
 	// ends by itself.
 	base     context.Context
@@ -128,7 +131,7 @@ func (c *consumer) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{consumer: c, store: st, decoder: d, sink: sink, failed: make(chan error, 1), mirrored: map[place]int64{}}
+	s := &session{consumer: c, store: st, decoder: d, sink: sink, failed: make(chan error, 1), mirrored: map[place]int64{}, made: make(chan struct{})}
 	s.base, s.baseStop = context.WithCancel(context.WithoutCancel(ctx))
 	s.client, err = kgo.NewClient(append(slices.Clone(c.cfg.Kafka), s.options(name)...)...)
 	if err != nil {
@@ -136,6 +139,7 @@ func (c *consumer) open(ctx context.Context) (*session, error) {
 		s.baseStop()
 		return nil, fmt.Errorf("view %s: Kafka client: %w", c.label, err)
 	}
+	close(s.made)
 	return s, nil
 }
 
@@ -177,6 +181,11 @@ func (s *session) take(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	}
 	if len(places) == 0 {
 		return offsets, nil
+	}
+	select {
+	case <-s.made:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	for wait := s.cfg.RetryMin; ; wait = min(2*wait, s.cfg.RetryMax) {
 		out, err := s.takeOnce(ctx, places)

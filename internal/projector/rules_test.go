@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/foldstream/foldstream/pkg/deadletter"
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/projection"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 func wantLines(t testing.TB, what string, got []string, want ...string) {
@@ -414,4 +416,16 @@ func TestD9TakingOverWaitsForTheTransactionUnderWay(t *testing.T) {
 			t.Errorf("the new owner starts at %d, want 1: after what its predecessor committed", next)
 		}
 	})
+}
+
+// On a quiet machine the group assigns partitions before the client's constructor has returned.
+func TestAnAssignmentWaitsForItsClient(t *testing.T) {
+	t.Parallel()
+	s := &session{consumer: &consumer{cfg: &Config{}}, made: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	offsets := map[string]map[int32]kgo.Offset{"fs.order.events": {0: kgo.NewOffset()}}
+	if _, err := s.take(ctx, offsets); !errors.Is(err, context.Canceled) {
+		t.Errorf("take before the client is there: got %v, want to wait until the context ends", err)
+	}
 }
