@@ -24,8 +24,8 @@ type SnapshotConfig struct {
 	HistoryAgeMax time.Duration
 	// CheckpointInterval is the least time between two checkpoints of a partition; default 5 s.
 	CheckpointInterval time.Duration
-	// ShareMax bounds the snapshots by the events appended, so that saving costs little of the
-	// append rate; default 0.1. Streams that end after few events need that much, else the tail of
+	// ShareMax bounds the bytes of snapshots by those of the events appended, so that saving costs
+	// little of the append rate; default 0.1. Streams that end after few events need that much, else the tail of
 	// a restart grows for as long as the load lasts. A partition at rest saves everything that is
 	// dirty, whatever share and policy say.
 	ShareMax float64
@@ -138,6 +138,9 @@ const (
 	keeperBudgetMax    = 4_000
 	historySlotsMax    = 1_000_000
 	foldTimeEstimation = 4 * time.Microsecond
+	// A snapshot counts once for each so many bytes, about what an event takes with its headers: one
+	// that remembers 128 commands has 8 KiB, and costs the broker as much as fourteen events.
+	snapshotUnitBytes = 600
 )
 
 func newKeeper(o *owner, cfg SnapshotConfig, format *snapshot.Format) *keeper {
@@ -325,7 +328,6 @@ func (k *keeper) mayTake() bool {
 
 // save appends a stream's latest snapshot.
 func (k *keeper) save(d *dirtyStream, now time.Time) error {
-	k.budget--
 	d.taken = true
 	delete(k.dirty, d.id)
 	s := k.o.table.get(d.id)
@@ -336,6 +338,7 @@ func (k *keeper) save(d *dirtyStream, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	k.budget -= max(1, float64(len(value))/snapshotUnitBytes)
 	k.append(snapshot.LatestKey(d.id), value, compressed, &saving{first: d.first, checkpoint: -1})
 	k.o.metrics.snapshotted("latest")
 	return nil
