@@ -154,7 +154,7 @@ func (b *batches) toNobody(ctx context.Context) (answer, error) {
 		if err == nil || a.version > 0 && !errors.Is(err, kerr.NotLeaderForPartition) {
 			return a, err
 		}
-		if stopped := pause(ctx, retryPause); stopped != nil {
+		if stopped := pause(ctx); stopped != nil {
 			return a, fmt.Errorf("%w (last: %w)", stopped, err)
 		}
 	}

@@ -180,7 +180,7 @@ func (x *exam) heartbeat(ctx context.Context) outcome {
 		case !again(err):
 			return failed(err, means, fmt.Sprintf("grant Read on group %s", x.group()))
 		}
-		if stopped := pause(ctx, retryPause); stopped != nil {
+		if stopped := pause(ctx); stopped != nil {
 			return failed(fmt.Errorf("%w (last: %w)", stopped, err), means, "")
 		}
 	}

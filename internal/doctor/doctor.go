@@ -218,8 +218,8 @@ func isDenied(err error) bool {
 }
 
 // pause waits a moment between two tries.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
+func pause(ctx context.Context) error {
+	timer := time.NewTimer(retryPause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

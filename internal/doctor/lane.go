@@ -58,7 +58,7 @@ func (l *lane) initProducer(ctx context.Context, held *event.Claim) (event.Claim
 		case !errors.Is(err, kerr.ConcurrentTransactions) && !again(err):
 			return event.Claim{}, fmt.Errorf("InitProducerID: %w", err)
 		}
-		if stopped := pause(ctx, retryPause); stopped != nil {
+		if stopped := pause(ctx); stopped != nil {
 			return event.Claim{}, fmt.Errorf("InitProducerID: %w (last: %w)", stopped, err)
 		}
 	}
@@ -96,7 +96,7 @@ func (l *lane) send(ctx context.Context, b batch, expected ...*kerr.Error) (answ
 		if err == nil || isOneOf(err, expected) || !again(err) {
 			return a, err
 		}
-		if stopped := pause(ctx, retryPause); stopped != nil {
+		if stopped := pause(ctx); stopped != nil {
 			return a, fmt.Errorf("%w (last: %w)", stopped, err)
 		}
 	}
@@ -174,7 +174,7 @@ func (l *lane) read(ctx context.Context, to int64) ([]stored, error) {
 	for quiet := 0; ; {
 		some, err := l.fetch(ctx, next)
 		if err != nil {
-			if stopped := pause(ctx, retryPause); stopped != nil || !again(err) {
+			if stopped := pause(ctx); stopped != nil || !again(err) {
 				return all, errors.Join(err, stopped)
 			}
 			continue
@@ -225,12 +225,14 @@ func (l *lane) fetch(ctx context.Context, offset int64) ([]stored, error) {
 		return nil, fmt.Errorf("fetch: %w", err)
 	}
 	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return nil, fmt.Errorf("fetch: %w", err)
-			}
-			return parse(p.RecordBatches)
+		if len(t.Partitions) == 0 {
+			continue
 		}
+		p := &t.Partitions[0]
+		if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+			return nil, fmt.Errorf("fetch: %w", err)
+		}
+		return parse(p.RecordBatches)
 	}
 	return nil, nil
 }
@@ -248,7 +250,7 @@ func (l *lane) logEnd(ctx context.Context) (int64, error) {
 		if err != nil && !again(err) {
 			return -1, fmt.Errorf("ask for the end offset: %w", err)
 		}
-		if stopped := pause(ctx, retryPause); stopped != nil {
+		if stopped := pause(ctx); stopped != nil {
 			return -1, fmt.Errorf("ask for the end offset: %w (last: %w)", stopped, err)
 		}
 	}

@@ -136,7 +136,7 @@ func (x *exam) remove(ctx context.Context) outcome {
 		case isDenied(err) && x.scratch.replicas == 0:
 			return skipped("the topic was not created: " + err.Error())
 		}
-		if !again(err) || pause(ctx, retryPause) != nil {
+		if !again(err) || pause(ctx) != nil {
 			return x.leftBehind(err)
 		}
 	}

@@ -110,7 +110,7 @@ func (o *owner) evaluate(c *command) (verdict, error) {
 		return verdict{kind: verdictReroute, target: target}, nil
 	}
 	if c.faults != nil {
-		return refuse(CodeHeader, c.faults), nil
+		return refuse(CodeHeader, c.faults), nil //nolint:nilerr // the faults are the answer
 	}
 	if fault := o.checkOrigin(c.request.Origin); fault != nil {
 		return refuse(CodeHeader, fault), nil

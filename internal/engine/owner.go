@@ -483,7 +483,7 @@ func (o *owner) decideWaiting() error {
 			o.writer.Flush()
 			sinceFlush = 0
 			if dead := o.writer.Err() != nil; dead {
-				return nil // the loop sees Dead
+				return nil //nolint:nilerr // the loop sees Dead
 			}
 		}
 		c := o.upNext()

@@ -403,7 +403,7 @@ func encodeJSON(v reflect.Value) (any, error) {
 	}
 	text, err := marshal(v.Interface())
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrValue, err)
+		return nil, fmt.Errorf("%w: %w", ErrValue, err)
 	}
 	return JSON(text), checkJSON(text)
 }

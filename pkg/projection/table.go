@@ -50,7 +50,7 @@ func Fold(v View, events ...Event) (*Table, error) {
 // What cannot be applied goes to Parked; the only error is a gap.
 func (t *Table) Apply(e Event) error {
 	if !slices.Contains(t.view.Categories, e.Stream.Category) || t.Parked[e.Stream] != nil {
-		return nil
+		return nil //nolint:nilerr // parked is no error of this event
 	}
 	last := t.Versions[e.Stream]
 	if e.Version <= last {
@@ -62,7 +62,7 @@ func (t *Table) Apply(e Event) error {
 	e.Time = canonicalTime(e.Time)
 	if fault := t.apply(e); fault != nil {
 		t.Parked[e.Stream] = fault
-		return nil
+		return nil //nolint:nilerr // it is kept in Parked
 	}
 	t.Versions[e.Stream] = e.Version
 	return nil

@@ -301,7 +301,7 @@ func rowsOfCases(t *testing.T, path string) map[string]int {
 	in := csv.NewReader(f)
 	for line := 0; ; line++ {
 		fields, err := in.Read()
-		if err == io.EOF { //nolint:errorlint // what csv documents
+		if err == io.EOF {
 			return rows
 		}
 		if err != nil {

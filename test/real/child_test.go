@@ -131,7 +131,7 @@ func (c *child) succeed(ctx context.Context) error {
 
 // early is the error of a service that ended though nobody asked it to.
 func (c *child) early() error {
-	return fmt.Errorf("%s ended by itself (%v)\n%s", c.name, c.err, c.tail())
+	return fmt.Errorf("%s ended by itself (%w)\n%s", c.name, c.err, c.tail())
 }
 
 // output is what the child wrote for programs.
