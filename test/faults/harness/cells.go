@@ -210,6 +210,11 @@ func Cells() []Cell {
 			Broker: brokerJVM, Ingests: 2, Stops: true,
 			Tracks: tracks(once(faultTruncate, "", 500*ms, 1500*ms)),
 		},
+		{
+			Name: "truncate-events", What: "events are deleted that no checkpoint covers",
+			Broker: brokerJVM, Ingests: 2, Stops: true,
+			Tracks: tracks(once(faultRetain, "", 1*ms, 2*ms)),
+		},
 	}
 }
 

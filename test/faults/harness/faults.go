@@ -41,6 +41,7 @@ const (
 	faultIdle          = "idle" // no requests for a while
 	faultRecreate      = "recreate-topic"
 	faultTruncate      = "truncate-commands"
+	faultRetain        = "truncate-events"
 	faultHoldAndKill   = "hold-and-kill"  // value: events or replies; see stage.holdAndKill
 	faultRefuse        = "refuse"         // see stage.refuse
 	faultRerouteTwice  = "reroute-twice"  // see stage.rerouteTwice
@@ -95,6 +96,8 @@ func (g *stage) strike(ctx context.Context, s Step) (hit bool, note string, err 
 		return true, "", sleep(ctx, s.For)
 	case faultRecreate:
 		return g.recreate(ctx, s)
+	case faultRetain:
+		return g.retain(ctx, s)
 	case faultTruncate:
 		return g.truncate(ctx, s)
 	case faultHoldAndKill:

@@ -1,14 +1,17 @@
 package harness
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Faults that a writer must not survive in silence: it has to stop, say so, and answer nothing
@@ -125,6 +128,84 @@ func (g *stage) truncate(ctx context.Context, s Step) (bool, string, error) {
 		faults = append(faults, victim.start())
 	}
 	return hit, "not committed:" + unhandled, errors.Join(faults...)
+}
+
+// retain deletes all events, as a retention that is too short would, behind the last checkpoints:
+// what lies between is in no snapshot. Whoever takes over must find that out.
+func (g *stage) retain(ctx context.Context, s Step) (bool, string, error) {
+	category := categories[s.Target%len(categories)]
+	checkpointed, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	err := poll(checkpointed, 200*time.Millisecond, "events behind the first checkpoint of each partition", func() (bool, error) {
+		behind, _, err := g.behindCheckpoints(ctx, category)
+		return behind, err
+	})
+	if err != nil {
+		return false, "", err
+	}
+	var faults []error
+	for _, victim := range g.st.named("ingest") {
+		faults = append(faults, victim.kill())
+	}
+	if err := errors.Join(faults...); err != nil {
+		return false, "", err
+	}
+	behind, note, err := g.behindCheckpoints(ctx, category)
+	if err == nil && behind {
+		err = g.deleteEvents(ctx, category)
+	}
+	if err != nil {
+		return false, note, err
+	}
+	faults = nil
+	for _, victim := range g.st.named("ingest") {
+		faults = append(faults, victim.start())
+	}
+	return behind, note, errors.Join(faults...)
+}
+
+// behindCheckpoints tells whether every partition has a checkpoint and records that came after it,
+// by the broker's stamps.
+func (g *stage) behindCheckpoints(ctx context.Context, category string) (bool, string, error) {
+	last := func(topic string, counts func(*kgo.Record) bool) (map[int32]time.Time, error) {
+		stamps := map[int32]time.Time{}
+		return stamps, g.st.readTopic(ctx, topic, func(rec *kgo.Record) {
+			if counts(rec) {
+				stamps[rec.Partition] = rec.Timestamp
+			}
+		})
+	}
+	checkpoints, err := last(topics.Snapshots(g.st.run.Namespace, category), func(rec *kgo.Record) bool {
+		return bytes.Equal(rec.Key, snapshot.CheckpointKey())
+	})
+	if err != nil {
+		return false, "", err
+	}
+	events, err := last(topics.Events(g.st.run.Namespace, category), func(*kgo.Record) bool { return true })
+	behind, note := true, "after the checkpoint:"
+	for p := range g.st.run.Partitions {
+		at, known := checkpoints[p]
+		behind = behind && known && events[p].After(at)
+		note += fmt.Sprintf(" [%d] %s", p, events[p].Sub(at).Round(time.Millisecond))
+	}
+	return behind, note, err
+}
+
+func (g *stage) deleteEvents(ctx context.Context, category string) error {
+	if err := g.keep(ctx, category, "events"); err != nil {
+		return err
+	}
+	ends, err := g.st.admin.ListEndOffsets(ctx, topics.Events(g.st.run.Namespace, category))
+	if err != nil {
+		return err
+	}
+	deletions := kadm.Offsets{}
+	ends.Each(func(o kadm.ListedOffset) { deletions.AddOffset(o.Topic, o.Partition, o.Offset, -1) })
+	if _, err := g.st.admin.DeleteRecords(ctx, deletions); err != nil {
+		return err
+	}
+	g.mustStop(category)
+	return nil
 }
 
 // stopped waits until no partition that must stop is served any more, and the services say that
