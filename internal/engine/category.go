@@ -33,7 +33,7 @@ const (
 	dedupeIDsDefault   = 128
 	dedupeIDsHardMax   = 100_000
 	dedupeAgeDefault   = time.Hour
-	appendEventsMax    = 1000
+	appendEventsMax    = codec.AppendEventsMax
 	dedupeAheadSlack   = 5 * time.Minute // a client's clock may be ahead of ours
 	categoryBytesFixed = 64
 )

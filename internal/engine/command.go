@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -86,10 +88,11 @@ const (
 
 // pendingEvent is an event before it has its version.
 type pendingEvent struct {
-	typ   string
-	id    string
-	time  time.Time
-	value []byte // Confluent-framed
+	typ     string
+	id      string
+	time    time.Time
+	value   []byte         // Confluent-framed
+	headers []event.Header // of this event alone
 }
 
 func answer(o Outcome) verdict { return verdict{kind: verdictAnswer, outcome: o} }
@@ -198,7 +201,7 @@ func (o *owner) checkRequest(c *command) (string, error) {
 	if c.record.Value == nil {
 		return CodeTombstone, errors.New("value is null: a commands topic takes no tombstones")
 	}
-	if r.Type != codec.TypeAppend && !o.category.owns(r.Type) {
+	if r.Type != codec.TypeAppend && r.Type != codec.TypeAppendBatch && !o.category.owns(r.Type) {
 		return CodeType, fmt.Errorf("type %q is none of category %s: its types are named %s.<Name>", r.Type, o.category.Name, o.category.Name)
 	}
 	return "", nil
@@ -337,10 +340,31 @@ func (o *owner) appendItem(c *command, stream event.StreamID, i int, item codec.
 	if err := event.ValidateID(e.id); err != nil {
 		return pendingEvent{}, CodeHeader, fmt.Errorf("the event's id has %d bytes; want 1 to %d bytes of UTF-8 without control characters", len(e.id), event.IDBytesMax)
 	}
+	if e.headers, err = metadataHeaders(c, item.Metadata); err != nil {
+		return pendingEvent{}, CodeHeader, err
+	}
 	if !timeFits(e.time) {
 		return pendingEvent{}, CodePayload, fmt.Errorf("time %d µs is outside the years 1 to 9999", item.Time)
 	}
 	return e, "", nil
+}
+
+// metadataHeaders makes an item's metadata headers of its event, in the order of their names.
+func metadataHeaders(c *command, metadata map[string]string) ([]event.Header, error) {
+	if len(metadata) == 0 {
+		return nil, nil
+	}
+	if err := codec.CheckMetadata(metadata); err != nil {
+		return nil, err
+	}
+	if n := len(c.request.Extra) + len(metadata); n > event.HeadersMax {
+		return nil, &event.HeaderError{Header: "*", Reason: fmt.Sprintf("%d headers with those of the request, at most %d are allowed", n, event.HeadersMax)}
+	}
+	headers := make([]event.Header, 0, len(metadata))
+	for _, name := range slices.Sorted(maps.Keys(metadata)) {
+		headers = append(headers, event.Header{Key: name, Value: []byte(metadata[name])})
+	}
+	return headers, nil
 }
 
 // evaluateEvents takes ready events; a decider's category folds them into its state.
@@ -486,6 +510,9 @@ func batchBytes(c *command, events []pendingEvent) int {
 	size := 61
 	for i := range events {
 		size += perRecord + carried + len(events[i].value) + len(events[i].id) + len(events[i].typ)
+		for _, h := range events[i].headers {
+			size += len(h.Key) + len(h.Value) + 8
+		}
 	}
 	return size
 }

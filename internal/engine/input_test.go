@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,15 @@ func appendAt(micros int64) func(*world, *request) {
 	return func(_ *world, r *request) {
 		r.typ, r.data, r.value = codec.TypeAppend, nil, confluent(idAppend, body...)
 	}
+}
+
+// numbered is metadata of n entries.
+func numbered(n int) map[string]string {
+	metadata := map[string]string{}
+	for i := range n {
+		metadata["n"+strconv.Itoa(i)] = ""
+	}
+	return metadata
 }
 
 func withoutHeader(name string) func(*kgo.Record) {
@@ -182,6 +192,24 @@ var badInputs = []badInput{
 	{name: "append of the year -290000", category: "note", change: appendAt(-1 << 63), code: CodePayload},
 	{name: "append with a NUL in an event's id", category: "note", change: appending(codec.AppendItem{Type: "note.Noted", ID: "a\x00b", SchemaID: idNoted, Data: notedBody}), code: CodeHeader},
 	{name: "append with an event's id of 300 bytes", category: "note", change: appending(codec.AppendItem{Type: "note.Noted", ID: strings.Repeat("i", 300), SchemaID: idNoted, Data: notedBody}), code: CodeHeader},
+	{name: "append with a metadata name of ours", category: "note", change: appending(
+		codec.AppendItem{Type: "note.Noted", SchemaID: idNoted, Data: notedBody},
+		codec.AppendItem{Type: "note.Noted", SchemaID: idNoted, Data: notedBody, Metadata: map[string]string{"fs-origin": "x"}}), code: CodeHeader},
+	{name: "append with metadata beyond the limit of a value", category: "note", change: appending(
+		codec.AppendItem{Type: "note.Noted", SchemaID: idNoted, Data: notedBody, Metadata: map[string]string{"long": strings.Repeat("x", event.HeaderValueBytesMax+1)}}), code: CodeHeader},
+	{name: "append with more headers than allowed, those of the request included", category: "note", change: func(w *world, r *request) {
+		headed(header("one", "1"), header("two", "2"))(w, r)
+		appending(codec.AppendItem{Type: "note.Noted", SchemaID: idNoted, Data: notedBody, Metadata: numbered(event.HeadersMax - 1)})(w, r)
+	}, code: CodeHeader},
+	{name: "append with as many headers as allowed", category: "note", change: func(w *world, r *request) {
+		headed(header("one", "1"), header("two", "2"))(w, r)
+		appending(codec.AppendItem{Type: "note.Noted", SchemaID: idNoted, Data: notedBody, Metadata: numbered(event.HeadersMax - 2)})(w, r)
+	}},
+	{name: "append of metadata that no batch takes", category: "note", change: appending(slices.Repeat([]codec.AppendItem{{
+		Type: "note.Noted", SchemaID: idNoted, Data: notedBody, Metadata: map[string]string{"long": strings.Repeat("x", 4000)}}}, 230)...), code: CodeTooLarge},
+	{name: "a batch of appends", category: "note", change: func(_ *world, r *request) {
+		r.typ, r.data, r.value = codec.TypeAppendBatch, nil, confluent(idAppendBatch, 0)
+	}, code: CodeKind},
 	{name: "an event type with a command's schema", category: "note", change: func(_ *world, r *request) {
 		r.typ, r.data = "note.Noted", nil
 		r.value = confluent(idDeposit, 2, 0)

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/foldstream/foldstream/pkg/codec"
+	"github.com/foldstream/foldstream/pkg/event"
 )
 
 func TestTheSixOutcomes(t *testing.T) {
@@ -82,4 +84,47 @@ func TestAppendModeTakesOneAndSeveralEvents(t *testing.T) {
 		}
 		wantVersions(t, w.ask(several), 2, 3)
 	})
+}
+
+// An event has the headers that its request carries along, then its own; those who read the log
+// see them. A client that writes version 1 of the envelope goes on as before.
+func TestMetadataBecomesHeadersOfItsEventAlone(t *testing.T) {
+	onBrokers(t, func(t *testing.T, w *world) {
+		w.start(func(c *Config) { c.Categories[0].AllowAppends = true }).serving(4)
+		told := w.note("n", "")
+		told.headers = []event.Header{header("tenant", "request"), header("hop", "1")}
+		appending(
+			codec.AppendItem{Type: "note.Noted", SchemaID: idNoted, Data: notedBody, Metadata: map[string]string{"z": "last", "tenant": "event", "a": ""}},
+			codec.AppendItem{Type: "note.Noted", SchemaID: idNoted, Data: notedBody},
+		)(w, &told)
+		wantVersions(t, w.ask(told), 1, 2)
+		decided := w.deposit("s", 0)
+		appending(codec.AppendItem{Type: "account.Deposited", SchemaID: idDeposited, Data: []byte{2, 0}, Metadata: map[string]string{"why": "because"}})(w, &decided)
+		wantVersions(t, w.ask(decided), 1, 1)
+		old := w.note("n", "")
+		appendAt(0)(w, &old)
+		wantVersions(t, w.ask(old), 3, 3)
+
+		notes := w.events("note")["n"]
+		for i, want := range []string{"[tenant=request hop=1 a= tenant=event z=last]", "[tenant=request hop=1]", "[]"} {
+			if got := extraOf(notes[i]); got != want {
+				t.Errorf("event %d of the note: got headers %s, want %s", i, got, want)
+			}
+		}
+		if got, want := extraOf(w.events("account")["s"][0]), "[why=because]"; got != want {
+			t.Errorf("event of the account: got headers %s, want %s", got, want)
+		}
+		wantVersions(t, w.ask(told), 1, 2)
+		other := told
+		appending(codec.AppendItem{Type: "note.Noted", SchemaID: idNoted, Data: notedBody, Metadata: map[string]string{"z": "another"}})(w, &other)
+		wantOutcome(t, w.ask(other), OutcomeInvalid, CodeIDReused)
+	})
+}
+
+func extraOf(e event.Recorded) string {
+	texts := make([]string, 0, len(e.Extra))
+	for _, h := range e.Extra {
+		texts = append(texts, h.Key+"="+string(h.Value))
+	}
+	return fmt.Sprint(texts)
 }

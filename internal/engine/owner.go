@@ -803,6 +803,7 @@ func (o *owner) recordsOf(c *command, v verdict, first event.Version) []appender
 			add(event.HeaderOrigin, text(r.Origin.String()))
 		}
 		o.headers = append(o.headers, r.Extra...)
+		o.headers = append(o.headers, e.headers...)
 		o.records = append(o.records, appender.Record{
 			Key: c.record.Key, Value: e.value, Headers: o.headers[start:len(o.headers):len(o.headers)], Time: now,
 		})

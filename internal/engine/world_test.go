@@ -67,26 +67,34 @@ const (
 	idNoted
 	idSnapshot
 	idCheckpoint
+	idAppend2
+	idAppendBatch
 )
 
 func testRegistry(t testing.TB) *codec.StaticReader {
 	t.Helper()
-	one := func(id int32, typ string, kind event.Kind, text string) *codec.Registered {
-		reg, err := codec.RegisterText(id, typ, 1, kind, text)
+	versioned := func(id int32, typ string, version int, kind event.Kind, text string) *codec.Registered {
+		reg, err := codec.RegisterText(id, typ, version, kind, text)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return reg
 	}
-	system := func(name string) string {
-		text, err := avro.Files.ReadFile("foldstream/" + name + ".v1.avsc")
+	one := func(id int32, typ string, kind event.Kind, text string) *codec.Registered {
+		return versioned(id, typ, 1, kind, text)
+	}
+	file := func(name string) string {
+		text, err := avro.Files.ReadFile("foldstream/" + name + ".avsc")
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(text)
 	}
+	system := func(name string) string { return file(name + ".v1") }
 	return codec.NewStaticReader(
 		one(idAppend, codec.TypeAppend, event.KindSystem, system("Append")),
+		versioned(idAppend2, codec.TypeAppend, 2, event.KindSystem, file("Append.v2")),
+		one(idAppendBatch, codec.TypeAppendBatch, event.KindSystem, system("AppendBatch")),
 		one(idReply, codec.TypeReply, event.KindSystem, system("Reply")),
 		one(idDeposit, "account.Deposit", event.KindCommand, fmt.Sprintf(recordSchema, "account", "Deposit", "command", amountFields)),
 		one(idDeposited, "account.Deposited", event.KindEvent, fmt.Sprintf(recordSchema, "account", "Deposited", "event", amountFields)),

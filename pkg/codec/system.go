@@ -1,16 +1,31 @@
 package codec
 
 import (
+	"errors"
+	"fmt"
+	"maps"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/foldstream/foldstream/pkg/event"
 )
 
 // The types of Foldstream's own envelopes (schemas/avro/foldstream).
 const (
-	TypeAppend = "foldstream.Append"
-	TypeReply  = "foldstream.Reply"
+	TypeAppend      = "foldstream.Append"
+	TypeAppendBatch = "foldstream.AppendBatch"
+	TypeReply       = "foldstream.Reply"
+)
+
+// Limits of an append and of a batch of them.
+const (
+	AppendEventsMax        = 1_000  // events of one append
+	AppendBatchRequestsMax = 1_000  // requests of an AppendBatch
+	AppendBatchEventsMax   = 10_000 // events of an AppendBatch, all requests together
 )
 
 // AppendEnvelope holds several ready events for one stream, appended as one.
@@ -25,6 +40,8 @@ type AppendItem struct {
 	Time     int64  `avro:"time"`     // business time, microseconds since 1970 in UTC; 0: the request's ce_time
 	SchemaID int32  `avro:"schemaId"` // the schema that Data is written with
 	Data     []byte `avro:"data"`     // the Avro body, without framing
+	// Metadata becomes headers of this event alone, behind those that its request carries along.
+	Metadata map[string]string `avro:"metadata"`
 }
 
 // BusinessTime returns the item's time, or the request's where the item has none.
@@ -33,6 +50,65 @@ func (i AppendItem) BusinessTime(request time.Time) time.Time {
 		return request
 	}
 	return time.UnixMicro(i.Time).UTC()
+}
+
+// CheckMetadata says which entries of an item's metadata cannot be headers of an event: names that
+// are empty, longer than MetadataNameBytesMax, hold control characters or belong to Foldstream
+// (ce_…, fs-…, dlq.…, content-type, traceparent), values of more than event.HeaderValueBytesMax, or
+// more than event.HeadersMax of them. The error joins one *event.HeaderError for each, in the order
+// of the names.
+func CheckMetadata(metadata map[string]string) error {
+	var faults []error
+	if len(metadata) > event.HeadersMax {
+		faults = append(faults, &event.HeaderError{Header: "*", Reason: fmt.Sprintf("%d entries of metadata, at most %d are allowed", len(metadata), event.HeadersMax)})
+		return errors.Join(faults...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(metadata)) {
+		if reason := metadataFault(name, metadata[name]); reason != "" {
+			faults = append(faults, &event.HeaderError{Header: clip(name), Reason: reason})
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// MetadataNameBytesMax bounds the name of an entry of metadata.
+const MetadataNameBytesMax = 255
+
+func metadataFault(name, value string) string {
+	switch {
+	case name == "":
+		return "is an empty name of metadata"
+	case len(name) > MetadataNameBytesMax:
+		return fmt.Sprintf("name has %d bytes, at most %d are allowed", len(name), MetadataNameBytesMax)
+	case strings.ContainsFunc(name, unicode.IsControl) || !utf8.ValidString(name):
+		return "name has control characters or is not UTF-8"
+	case reservedHeader(name):
+		return "is Foldstream's own: metadata must not set it, choose another name"
+	case len(value) > event.HeaderValueBytesMax:
+		return fmt.Sprintf("value has %d bytes, at most %d are allowed", len(value), event.HeaderValueBytesMax)
+	}
+	return ""
+}
+
+// reservedHeader says whether only Foldstream may set a header of an event.
+func reservedHeader(name string) bool {
+	return strings.HasPrefix(name, "ce_") || strings.HasPrefix(name, "fs-") || strings.HasPrefix(name, "dlq.") ||
+		name == event.HeaderContentType || name == event.HeaderTraceparent
+}
+
+// AppendBatch holds appends to many streams, each with an outcome of its own. It is a body of the
+// HTTP API; a commands topic does not take it.
+type AppendBatch struct {
+	Requests []AppendBatchRequest `avro:"requests"`
+}
+
+// AppendBatchRequest is one append of an AppendBatch.
+type AppendBatchRequest struct {
+	Category string       `avro:"category"`
+	StreamID string       `avro:"streamId"`
+	ID       string       `avro:"id"`              // the idempotency key; "": the receiver makes one up
+	Expected string       `avro:"expectedVersion"` // as in fs-expected-version; "": any
+	Events   []AppendItem `avro:"events"`
 }
 
 // Reply is the answer to one request.
@@ -52,12 +128,16 @@ type Reply struct {
 	Attempt       string   `avro:"attempt"`       // the request's fs-attempt
 }
 
-// AppendDef and ReplyDef tie the envelopes to their structs.
-func AppendDef() TypeDef { return systemDef[AppendEnvelope](TypeAppend) }
+// AppendDef ties foldstream.Append to AppendEnvelope. Version 1, whose items have no metadata, is
+// read as well.
+func AppendDef() TypeDef { return systemDef[AppendEnvelope](TypeAppend, 2) }
+
+// AppendBatchDef is AppendDef for the batch.
+func AppendBatchDef() TypeDef { return systemDef[AppendBatch](TypeAppendBatch, 1) }
 
 // ReplyDef is AppendDef for the reply.
-func ReplyDef() TypeDef { return systemDef[Reply](TypeReply) }
+func ReplyDef() TypeDef { return systemDef[Reply](TypeReply, 1) }
 
-func systemDef[T any](name string) TypeDef {
-	return TypeDef{Name: name, Version: 1, Kind: event.KindSystem, GoType: reflect.TypeFor[T]()}
+func systemDef[T any](name string, version int) TypeDef {
+	return TypeDef{Name: name, Version: version, Kind: event.KindSystem, GoType: reflect.TypeFor[T]()}
 }

@@ -1,12 +1,15 @@
 package codec
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"io/fs"
 	"path"
 	"reflect"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,8 +80,12 @@ func TestEnvelopesBindAndComeBack(t *testing.T) {
 		want any
 	}{
 		"append": {AppendDef(), AppendEnvelope{Events: []AppendItem{
-			{Type: "order.Placed", ID: "e1", Time: 1_700_000_000_000_000, SchemaID: 7, Data: []byte{1, 2}},
-			{Type: "order.Paid", SchemaID: 8, Data: []byte{}},
+			{Type: "order.Placed", ID: "e1", Time: 1_700_000_000_000_000, SchemaID: 7, Data: []byte{1, 2}, Metadata: map[string]string{"tenant": "eu"}},
+			{Type: "order.Paid", SchemaID: 8, Data: []byte{}, Metadata: map[string]string{}},
+		}}},
+		"batch": {AppendBatchDef(), AppendBatch{Requests: []AppendBatchRequest{
+			{Category: "order", StreamID: "o1", ID: "r1", Expected: "none", Events: []AppendItem{{Type: "order.Placed", SchemaID: 7, Data: []byte{1}, Metadata: map[string]string{}}}},
+			{Category: "order", StreamID: "o2", Events: []AppendItem{}},
 		}}},
 		"reply": {ReplyDef(), Reply{
 			RequestID: "r1", Outcome: "conflict", Category: "order", StreamID: "o1", ActualVersion: 3,
@@ -114,5 +121,83 @@ func TestAnItemWithoutATimeHasTheRequests(t *testing.T) {
 	own := request.Add(time.Hour)
 	if got := (AppendItem{Time: own.UnixMicro()}).BusinessTime(request); !got.Equal(own) {
 		t.Errorf("with: got %s, want %s", got, own)
+	}
+}
+
+// A registry that has version 1 takes version 2, whatever compatibility it asks for, and a program
+// of version 2 reads what clients of version 1 send.
+func TestAnAppendOfVersion1IsRead(t *testing.T) {
+	t.Parallel()
+	c := envelopes(t)
+	v1, v2 := shipped(t)["foldstream/Append.v1.avsc"], shipped(t)["foldstream/Append.v2.avsc"]
+	if faults := append(CheckCompatible(v2.Schema, v1.Schema), CheckCompatible(v1.Schema, v2.Schema)...); len(faults) > 0 {
+		t.Errorf("versions 1 and 2: got faults %v, want none in either direction", faults)
+	}
+	old := bind(t, c, TypeDef{Name: TypeAppend, Version: 1})
+	value, err := old.Append(nil, map[string]any{"events": []any{map[string]any{
+		"type": "order.Placed", "id": "e1", "time": int64(5), "schemaId": int32(7), "data": []byte{1, 2},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Inspect(context.Background(), TypeAppend, value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := bind(t, c, AppendDef()).Decode(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	item := got.(AppendEnvelope).Events[0]
+	if item.Type != "order.Placed" || item.ID != "e1" || item.Time != 5 || item.SchemaID != 7 || len(item.Metadata) != 0 {
+		t.Errorf("got %+v, want what version 1 said, without metadata", item)
+	}
+}
+
+func TestEqualAppendsHaveEqualBytes(t *testing.T) {
+	t.Parallel()
+	b := bind(t, envelopes(t), AppendDef())
+	var first []byte
+	for range 20 {
+		metadata := map[string]string{}
+		for _, name := range []string{"d", "a", "c", "b"} {
+			metadata[name] = name
+		}
+		value, err := b.Append(nil, AppendEnvelope{Events: []AppendItem{{Type: "order.Placed", Data: []byte{}, Metadata: metadata}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = value
+		}
+		if !bytes.Equal(value, first) {
+			t.Fatalf("got %x, then %x, want the same bytes", first, value)
+		}
+	}
+}
+
+func TestMetadataThatCannotBeHeadersIsNamed(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		metadata map[string]string
+		want     string // the header at fault, "" for none
+	}{
+		"none":                          {nil, ""},
+		"sound":                         {map[string]string{"tenant": "eu", "ce-like": "", "dlq": "", "fs": ""}, ""},
+		"a value of the greatest size":  {map[string]string{"note": strings.Repeat("x", event.HeaderValueBytesMax)}, ""},
+		"a value that is too long":      {map[string]string{"note": strings.Repeat("x", event.HeaderValueBytesMax+1)}, "note"},
+		"the second of two":             {map[string]string{"a": "", "ce_id": ""}, "ce_id"},
+		"a line break in a name":        {map[string]string{"a\nb": ""}, "a\nb"},
+		"a name that is not UTF-8":      {map[string]string{"a\xff": ""}, "a\xff"},
+		"traceparent":                   {map[string]string{"traceparent": ""}, "traceparent"},
+		"content-type":                  {map[string]string{"content-type": ""}, "content-type"},
+		"a header that belongs to dlq.": {map[string]string{"dlq.id": ""}, "dlq.id"},
+	} {
+		err := CheckMetadata(row.metadata)
+		var fault *event.HeaderError
+		errors.As(err, &fault)
+		if row.want == "" && err != nil || row.want != "" && (fault == nil || fault.Header != row.want) {
+			t.Errorf("%s: got %v, want a fault of %q", name, err, row.want)
+		}
 	}
 }

@@ -64,12 +64,15 @@ func benchRegistry() (*codec.StaticReader, error) {
 		{"counter.State", event.KindState, fmt.Sprintf(record, "State", `{"name":"total","type":"long"}`)},
 	}
 	var regs []*codec.Registered
-	for _, name := range []string{"Append", "Reply", "Snapshot", "Checkpoint"} {
-		text, err := avro.Files.ReadFile("foldstream/" + name + ".v1.avsc")
+	for _, own := range []struct {
+		name    string
+		version int
+	}{{"Append", 2}, {"Reply", 1}, {"Snapshot", 1}, {"Checkpoint", 1}} {
+		text, err := avro.Files.ReadFile(fmt.Sprintf("foldstream/%s.v%d.avsc", own.name, own.version))
 		if err != nil {
 			return nil, err
 		}
-		reg, err := codec.RegisterText(int32(len(regs)+1), "foldstream."+name, 1, event.KindSystem, string(text))
+		reg, err := codec.RegisterText(int32(len(regs)+1), "foldstream."+own.name, own.version, event.KindSystem, string(text))
 		if err != nil {
 			return nil, err
 		}

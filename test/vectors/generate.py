@@ -40,7 +40,7 @@ def blob(data):
 
 
 def encode(schema, value):
-    """The binary encoding of value. Arrays go in one block."""
+    """The binary encoding of value. Arrays and maps go in one block, maps by the order of their keys."""
     kind = schema["type"] if isinstance(schema, dict) else schema
     if isinstance(kind, dict):
         return encode(kind, value)
@@ -54,6 +54,9 @@ def encode(schema, value):
         return varint(schema["symbols"].index(value))
     if kind == "array":
         return (varint(len(value)) if value else b"") + b"".join(encode(schema["items"], v) for v in value) + b"\x00"
+    if kind == "map":
+        entries = b"".join(blob(k.encode()) + encode(schema["values"], value[k]) for k in sorted(value, key=str.encode))
+        return (varint(len(value)) if value else b"") + entries + b"\x00"
     if kind == "record":
         return b"".join(encode(f["type"], value[f["name"]]) for f in schema["fields"])
     raise ValueError(f"no rule for {kind}")
@@ -116,6 +119,7 @@ def rabin(data):
 class Schema:
     def __init__(self, path, schema_id, kind):
         self.path, self.id, self.kind = path, schema_id, kind
+        self.version = int(path.rpartition(".v")[2].removesuffix(".avsc"))
         self.json = json.loads((ROOT / path).read_text())
         self.canonical = canonical(self.json)
         self.fingerprint = rabin(self.canonical.encode())
@@ -131,7 +135,7 @@ class Schema:
         return b"\xc3\x01" + struct.pack("<Q", self.fingerprint) + body
 
     def described(self):
-        return {"type": self.type, "version": 1, "kind": self.kind, "id": self.id, "path": self.path,
+        return {"type": self.type, "version": self.version, "kind": self.kind, "id": self.id, "path": self.path,
                 "canonical": self.canonical, "fingerprint": "%016x" % self.fingerprint}
 
 
@@ -139,6 +143,8 @@ ISSUED = Schema("examples/invoice/schemas/invoice/Issued.v1.avsc", 7, "event")
 PAID = Schema("examples/invoice/schemas/invoice/Paid.v1.avsc", 8, "event")
 APPEND = Schema("schemas/avro/foldstream/Append.v1.avsc", 1, "system")
 REPLY = Schema("schemas/avro/foldstream/Reply.v1.avsc", 2, "system")
+APPEND2 = Schema("schemas/avro/foldstream/Append.v2.avsc", 3, "system")
+BATCH = Schema("schemas/avro/foldstream/AppendBatch.v1.avsc", 4, "system")
 
 ISSUED_VALUE = {"customer": "c-17", "total": 12900, "currency": "EUR", "dueAt": 1775001600000000}
 PAID_VALUE = {"amount": 12900, "method": "transfer", "reference": "RF18 5390"}
@@ -232,7 +238,8 @@ def framing():
     sound = ISSUED.body(ISSUED_VALUE)
     return {
         "about": "Values in both framings. Confluent: 00, the schema id as 4 bytes big-endian, the Avro body. Single-object: c3 01, the CRC-64-AVRO of the schema's parsing canonical form as 8 bytes little-endian, the Avro body. fingerprint is that CRC as a number, 16 hex digits. refused: values that are answered invalid with this code when they come as invoice.Issued, by a registry that has exactly these schemas.",
-        "schemas": [ISSUED.described(), PAID.described(), APPEND.described(), REPLY.described()],
+        "schemas": [ISSUED.described(), PAID.described(), APPEND.described(), REPLY.described(),
+                    APPEND2.described(), BATCH.described()],
         "vectors": vectors,
         "refused": [
             {"name": "empty", "value": "", "code": "frame"},
@@ -290,6 +297,7 @@ def hashes():
         ("leading zeros do not count", ISSUED, "0041", "41", issued),
         ("another payload", ISSUED, "any", "any", ISSUED.body(UMLAUT_VALUE)),
         ("an append", APPEND, "1", "1", several),
+        ("an append of version 2", APPEND2, "1", "1", APPEND2.body(APPEND2_VALUE)),
     ]
     out = []
     for name, schema, header, normal, payload in cases:
@@ -318,6 +326,50 @@ def appends():
         "about": "foldstream.Append: the Avro body (data is hex here) and the value in Confluent framing under schema id %d." % APPEND.id,
         "schema": APPEND.described(),
         "vectors": [{"name": n, "append": v, "body": APPEND.body(v).hex(), "value": APPEND.confluent(APPEND.body(v)).hex()} for n, v in cases],
+    }
+
+
+def with_metadata(item, metadata):
+    return {**item, "metadata": metadata}
+
+
+METADATA = {"tenant": "eu-west", "müller": "Grüße", "a": ""}
+APPEND2_VALUE = {"events": [with_metadata(APPEND_VALUE["events"][0], METADATA), with_metadata(APPEND_VALUE["events"][1], {})]}
+
+
+def appends_2():
+    cases = [
+        ("two events, the first with metadata, whose entries are in the order of their names", APPEND2_VALUE),
+        ("one event without metadata", {"events": APPEND2_VALUE["events"][1:]}),
+        ("no event, which is answered invalid with code empty-append", {"events": []}),
+    ]
+    return {
+        "about": "foldstream.Append version 2, as append.json. refused: metadata that is answered invalid with code header; header is the name at fault, * for all of them.",
+        "schema": APPEND2.described(),
+        "vectors": [{"name": n, "append": v, "body": APPEND2.body(v).hex(), "value": APPEND2.confluent(APPEND2.body(v)).hex()} for n, v in cases],
+        "refused": [
+            {"name": "a name of CloudEvents", "metadata": {"ce_tenant": "x"}, "header": "ce_tenant"},
+            {"name": "a name of ours", "metadata": {"fs-command-id": "x"}, "header": "fs-command-id"},
+            {"name": "a letter's name", "metadata": {"dlq.id": "x"}, "header": "dlq.id"},
+            {"name": "content-type", "metadata": {"content-type": "x"}, "header": "content-type"},
+            {"name": "traceparent", "metadata": {"traceparent": "x"}, "header": "traceparent"},
+            {"name": "an empty name", "metadata": {"": "x"}, "header": ""},
+            {"name": "a name with a NUL", "metadata": {"a\x00b": "x"}, "header": "a\x00b"},
+            {"name": "a name of 256 bytes", "metadata": {"n" * 256: "x"}, "header": "n" * 256},
+            {"name": "a value of 4097 bytes", "metadata": {"note": "x" * 4097}, "header": "note"},
+            {"name": "65 entries", "metadata": {"n%02d" % i: "" for i in range(65)}, "header": "*"},
+        ],
+    }
+
+
+def batches():
+    first = {"category": "invoice", "streamId": "2026-0041", "id": "req-1", "expectedVersion": "none", "events": APPEND2_VALUE["events"]}
+    second = {"category": "invoice", "streamId": "Müller/7", "id": "", "expectedVersion": "", "events": APPEND2_VALUE["events"][1:]}
+    cases = [("two requests", {"requests": [first, second]}), ("no request", {"requests": []})]
+    return {
+        "about": "foldstream.AppendBatch: the Avro body (data is hex here) and the value in Confluent framing under schema id %d." % BATCH.id,
+        "schema": BATCH.described(),
+        "vectors": [{"name": n, "batch": v, "body": BATCH.body(v).hex(), "value": BATCH.confluent(BATCH.body(v)).hex()} for n, v in cases],
     }
 
 
@@ -443,6 +495,18 @@ def headers():
         record("2026-0041", PAID.confluent(paid).hex(), event(
             2, "pay-1", "invoice.Paid", "2026-03-02T09:10:00.123456Z", "req-3", digest, "req-3"))]
 
+    told_body = APPEND2.body(APPEND2_VALUE)
+    told = record("2026-0041", APPEND2.confluent(told_body).hex(), [
+        ("ce_id", "req-4"), ("ce_type", "foldstream.Append"), ("ce_time", "2026-03-02T09:00:00Z"), ("tenant", "of the request"), ("hop", "1")])
+    digest = events_of("req-4", APPEND2, "any", told_body)
+    carried = [("tenant", "of the request"), ("hop", "1")]
+    told_events = [
+        record("2026-0041", ISSUED.confluent(body).hex(), event(
+            1, event_id("invoice", "2026-0041", "req-4", 0), "invoice.Issued", "2026-03-02T09:00:00Z", "req-4", digest, "req-4",
+            *carried, *[(k, METADATA[k]) for k in sorted(METADATA, key=str.encode)])),
+        record("2026-0041", PAID.confluent(paid).hex(), event(
+            2, "pay-1", "invoice.Paid", "2026-03-02T09:10:00.123456Z", "req-4", digest, "req-4", *carried))]
+
     return {
         "about": "Records on a commands topic of a category in append mode, the events that they become on the events topic, and the headers of the answer (ce_time, which is the time of the answer, is left out). Values are hex. The order of headers has no meaning, but for unknown ones, which keep theirs.",
         "place": place,
@@ -450,6 +514,7 @@ def headers():
             {"name": "every header", "request": full, "events": [full_event], "reply": {"topic": "acme.replies", "partition": 3, "key": "billing-7", "headers": [list(h) for h in full_reply]}},
             {"name": "the least", "request": least, "events": [least_event], "reply": {"topic": "acme.replies", "partition": -1, "key": "req-2", "headers": [list(h) for h in least_reply]}},
             {"name": "several events, no answer wanted", "request": several, "events": several_events},
+            {"name": "an append with metadata, which stands behind the headers of the request", "request": told, "events": told_events},
         ],
         "refused": [
             {"name": "no id", "headers": [["ce_type", "invoice.Issued"]], "header": "ce_id"},
@@ -510,7 +575,7 @@ def letters():
     }
 
 
-FILES = {"framing.json": framing, "ids.json": ids, "hash.json": hashes, "append.json": appends, "reply.json": replies,
+FILES = {"framing.json": framing, "ids.json": ids, "hash.json": hashes, "append.json": appends, "append.v2.json": appends_2, "append-batch.json": batches, "reply.json": replies,
          "texts.json": texts, "headers.json": headers, "lineage.json": lineage, "letter.json": letters}
 
 

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -250,36 +251,125 @@ func topicID(t *testing.T, text string) [16]byte {
 	return id
 }
 
+type appendVector struct {
+	Name   string `json:"name"`
+	Append struct {
+		Events []appendItem `json:"events"`
+	} `json:"append"`
+	Body  string `json:"body"`
+	Value string `json:"value"`
+}
+
+type appendItem struct {
+	Type     string            `json:"type"`
+	ID       string            `json:"id"`
+	Time     int64             `json:"time"`
+	SchemaID int32             `json:"schemaId"`
+	Data     string            `json:"data"`
+	Metadata map[string]string `json:"metadata"`
+}
+
+func (i appendItem) item(t *testing.T) codec.AppendItem {
+	t.Helper()
+	return codec.AppendItem{Type: i.Type, ID: i.ID, Time: i.Time, SchemaID: i.SchemaID, Data: unhex(t, i.Data), Metadata: i.Metadata}
+}
+
+func (v appendVector) envelope(t *testing.T) codec.AppendEnvelope {
+	t.Helper()
+	envelope := codec.AppendEnvelope{Events: []codec.AppendItem{}}
+	for _, e := range v.Append.Events {
+		envelope.Events = append(envelope.Events, e.item(t))
+	}
+	return envelope
+}
+
+type appendsFile struct {
+	About   string         `json:"about"`
+	Schema  schema         `json:"schema"`
+	Vectors []appendVector `json:"vectors"`
+	Refused []struct {
+		Name     string            `json:"name"`
+		Metadata map[string]string `json:"metadata"`
+		Header   string            `json:"header"`
+	} `json:"refused"`
+}
+
+// What a client of version 1 sends is read by version 2: its items have no metadata.
+func TestAppendsOfVersion1AreRead(t *testing.T) {
+	t.Parallel()
+	f := read[appendsFile](t, "append.json")
+	cdc := codecOf(t, f.Schema, read[appendsFile](t, "append.v2.json").Schema)
+	binding := bind(t, cdc, codec.AppendDef())
+	for _, v := range f.Vectors {
+		want := v.envelope(t)
+		if got := decode(t, cdc, binding, codec.TypeAppend, v.Value).(codec.AppendEnvelope); !slices.EqualFunc(got.Events, want.Events, sameItem) {
+			t.Errorf("%s: got %+v, want %+v", v.Name, got, want)
+		}
+		wantHex(t, v.Name+", body", unhex(t, v.Value)[codec.ConfluentHeaderBytes:], v.Body)
+	}
+	if len(f.Vectors) == 0 || len(f.Refused) != 0 {
+		t.Errorf("got %d vectors and %d refused ones, want some and none", len(f.Vectors), len(f.Refused))
+	}
+}
+
 func TestAppendsAreReadAndWritten(t *testing.T) {
+	t.Parallel()
+	f := read[appendsFile](t, "append.v2.json")
+	cdc := codecOf(t, f.Schema)
+	binding := bind(t, cdc, codec.AppendDef())
+	for _, v := range f.Vectors {
+		want := v.envelope(t)
+		if got := decode(t, cdc, binding, codec.TypeAppend, v.Value).(codec.AppendEnvelope); !slices.EqualFunc(got.Events, want.Events, sameItem) {
+			t.Errorf("%s: got %+v, want %+v", v.Name, got, want)
+		}
+		wantHex(t, v.Name, encode(t, binding, want), v.Value)
+		wantHex(t, v.Name+", body", encode(t, binding, want)[codec.ConfluentHeaderBytes:], v.Body)
+	}
+	for _, v := range f.Refused {
+		var fault *event.HeaderError
+		if err := codec.CheckMetadata(v.Metadata); !errors.As(err, &fault) || !strings.HasPrefix(v.Header, strings.TrimSuffix(fault.Header, "…")) {
+			t.Errorf("%s: got error %v, want a fault of header %q", v.Name, err, v.Header)
+		}
+	}
+	if len(f.Vectors)*len(f.Refused) == 0 {
+		t.Error("append.v2.json lacks vectors of a kind")
+	}
+}
+
+func TestBatchesAreReadAndWritten(t *testing.T) {
 	t.Parallel()
 	type file struct {
 		About   string `json:"about"`
 		Schema  schema `json:"schema"`
 		Vectors []struct {
-			Name   string `json:"name"`
-			Append struct {
-				Events []struct {
-					Type     string `json:"type"`
-					ID       string `json:"id"`
-					Time     int64  `json:"time"`
-					SchemaID int32  `json:"schemaId"`
-					Data     string `json:"data"`
-				} `json:"events"`
-			} `json:"append"`
+			Name  string `json:"name"`
+			Batch struct {
+				Requests []struct {
+					Category string       `json:"category"`
+					StreamID string       `json:"streamId"`
+					ID       string       `json:"id"`
+					Expected string       `json:"expectedVersion"`
+					Events   []appendItem `json:"events"`
+				} `json:"requests"`
+			} `json:"batch"`
 			Body  string `json:"body"`
 			Value string `json:"value"`
 		} `json:"vectors"`
 	}
-	f := read[file](t, "append.json")
+	f := read[file](t, "append-batch.json")
 	cdc := codecOf(t, f.Schema)
-	binding := bind(t, cdc, codec.AppendDef())
+	binding := bind(t, cdc, codec.AppendBatchDef())
 	for _, v := range f.Vectors {
-		want := codec.AppendEnvelope{Events: []codec.AppendItem{}}
-		for _, e := range v.Append.Events {
-			want.Events = append(want.Events, codec.AppendItem{Type: e.Type, ID: e.ID, Time: e.Time, SchemaID: e.SchemaID, Data: unhex(t, e.Data)})
+		want := codec.AppendBatch{Requests: []codec.AppendBatchRequest{}}
+		for _, r := range v.Batch.Requests {
+			request := codec.AppendBatchRequest{Category: r.Category, StreamID: r.StreamID, ID: r.ID, Expected: r.Expected}
+			for _, e := range r.Events {
+				request.Events = append(request.Events, e.item(t))
+			}
+			want.Requests = append(want.Requests, request)
 		}
-		got := decode(t, cdc, binding, codec.TypeAppend, v.Value).(codec.AppendEnvelope)
-		if !slices.EqualFunc(got.Events, want.Events, sameItem) {
+		got := decode(t, cdc, binding, codec.TypeAppendBatch, v.Value).(codec.AppendBatch)
+		if !slices.EqualFunc(got.Requests, want.Requests, sameRequest) {
 			t.Errorf("%s: got %+v, want %+v", v.Name, got, want)
 		}
 		wantHex(t, v.Name, encode(t, binding, want), v.Value)
@@ -287,8 +377,12 @@ func TestAppendsAreReadAndWritten(t *testing.T) {
 	}
 }
 
+func sameRequest(a, b codec.AppendBatchRequest) bool {
+	return a.Category == b.Category && a.StreamID == b.StreamID && a.ID == b.ID && a.Expected == b.Expected && slices.EqualFunc(a.Events, b.Events, sameItem)
+}
+
 func sameItem(a, b codec.AppendItem) bool {
-	return a.Type == b.Type && a.ID == b.ID && a.Time == b.Time && a.SchemaID == b.SchemaID && string(a.Data) == string(b.Data)
+	return a.Type == b.Type && a.ID == b.ID && a.Time == b.Time && a.SchemaID == b.SchemaID && string(a.Data) == string(b.Data) && maps.Equal(a.Metadata, b.Metadata)
 }
 
 func TestRepliesAreReadAndWritten(t *testing.T) {
@@ -564,7 +658,7 @@ func TestPartitionsAreMurmur2(t *testing.T) {
 func TestEveryFileIsChecked(t *testing.T) {
 	t.Parallel()
 	checked := map[string]string{
-		"framing.json": "here", "ids.json": "here", "append.json": "here", "reply.json": "here", "texts.json": "here",
+		"framing.json": "here", "ids.json": "here", "append.json": "here", "append.v2.json": "here", "append-batch.json": "here", "reply.json": "here", "texts.json": "here",
 		"lineage.json": "here", "letter.json": "here", "murmur2.json": "here",
 		"hash.json": "internal/engine", "headers.json": "internal/engine",
 	}
