@@ -9,6 +9,7 @@ import (
 	"github.com/foldstream/foldstream/pkg/deadletter"
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/projection"
+	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -40,6 +41,7 @@ type step struct {
 	folded   bool        // the view folds this type
 	event    projection.Event
 	fault    error // decoding failed for good
+	slot     *slot // of the snapshots alone
 }
 
 // fateAt is an error tied to an offset, for the operator and for cutting the batch before it.
@@ -69,6 +71,10 @@ func newBatch(category string, view projection.View, from position, records []*k
 }
 
 func (b *batch) add(category string, view projection.View, rec *kgo.Record) {
+	if view.Kind == kindSnapshots {
+		b.addSlot(category, rec)
+		return
+	}
 	verdict := b.after.lineage.Judge(rec.ProducerID, rec.ProducerEpoch, rec.Headers)
 	b.after.next, b.after.lastEventID = rec.Offset+1, ""
 	if verdict == event.VerdictControl {
@@ -100,10 +106,17 @@ func (b *batch) before(category string, view projection.View, from position, off
 type decoder struct {
 	codec    *codec.Codec
 	bindings map[string]*codec.Binding
+	slots    *snapshot.Format // of the snapshots alone
 }
 
 func newDecoder(ctx context.Context, c *codec.Codec, view projection.View) (*decoder, error) {
 	d := &decoder{codec: c, bindings: map[string]*codec.Binding{}}
+	if view.Kind == kindSnapshots {
+		var err error
+		if d.slots, err = snapshot.NewFormat(ctx, c); err != nil {
+			return nil, fmt.Errorf("view %s: %w", view.Name, err)
+		}
+	}
 	for _, t := range view.Types {
 		binding, err := c.Bind(ctx, t)
 		if err != nil {
@@ -114,11 +127,23 @@ func newDecoder(ctx context.Context, c *codec.Codec, view projection.View) (*dec
 	return d, nil
 }
 
+func (d *decoder) close() {
+	if d.slots != nil {
+		d.slots.Close()
+	}
+}
+
 // decode decodes what is not decoded yet. Faults of the data stay with their steps; the error is
 // one that may pass, and the next call goes on where this one ended.
 func (d *decoder) decode(ctx context.Context, b *batch) error {
 	for ; b.decoded < len(b.steps); b.decoded++ {
 		s := b.steps[b.decoded]
+		if s.slot != nil {
+			if err := d.readSlot(ctx, s); err != nil {
+				return err
+			}
+			continue
+		}
 		if s.void || s.envelope != nil || !s.folded {
 			continue
 		}

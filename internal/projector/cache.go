@@ -10,7 +10,7 @@ import (
 // stored is a stream as Postgres has it: its last version and, in an entity view, its row.
 type stored struct {
 	version event.Version
-	row     projection.Row // the columns after the key; nil in metric views
+	row     projection.Row // the columns after the key; nil where a view keeps versions only
 	exists  bool           // the row is there
 }
 

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/projection"
+	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -18,8 +20,11 @@ import (
 type Config struct {
 	// Namespace is the prefix of topics, groups and Postgres schemas. Required.
 	Namespace string
-	// Views to keep, each with a consumer group of its own. Required.
+	// Views to keep, each with a consumer group of its own. Required, unless EventCategories is given.
 	Views []projection.View
+	// EventCategories are the categories whose events and history slots the system views keep
+	// (<ns>.events and <ns>.snapshots, made by MigrateSystemViews). Empty: no system views.
+	EventCategories []string
 	// Kafka connects: seeds, TLS, SASL, client id. Required.
 	Kafka []kgo.Opt
 	// Pool is shared by all views; a partition batch uses one connection. Required.
@@ -104,7 +109,12 @@ func (c Config) validate() error {
 		}
 	}
 	fault(!namespaceRule.MatchString(c.Namespace), "Namespace %q: want [a-z][a-z0-9]{0,14}", c.Namespace)
-	fault(len(c.Views) == 0, "Views is empty")
+	fault(len(c.Views) == 0 && len(c.EventCategories) == 0, "Views and EventCategories are empty")
+	for _, category := range c.EventCategories {
+		if err := topics.ValidateName("category", category); err != nil {
+			fault(true, "EventCategories: %w", err)
+		}
+	}
 	fault(len(c.Kafka) == 0, "Kafka is empty: give at least the seed brokers")
 	fault(c.Pool == nil, "Pool is nil")
 	fault(c.Codec == nil, "Codec is nil")
@@ -122,6 +132,15 @@ func (c Config) validate() error {
 	}
 	faults = append(faults, validateViews(c.Views))
 	return errors.Join(faults...)
+}
+
+// views are those of the team, then those of the system.
+func (c Config) views() []projection.View {
+	views := slices.Clone(c.Views)
+	if len(c.EventCategories) > 0 {
+		views = append(views, systemViews(c.EventCategories)...)
+	}
+	return views
 }
 
 func validateViews(views []projection.View) error {

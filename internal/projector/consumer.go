@@ -63,8 +63,12 @@ func newConsumer(cfg *Config, view projection.View, m *metrics) *consumer {
 		cfg: cfg, view: view, label: label, metrics: m, log: cfg.Logger.With("view", label),
 		categories: map[string]string{}, workers: map[place]*worker{}, fault: errNotStarted,
 	}
+	topicOf := topics.Events
+	if view.Kind == kindSnapshots {
+		topicOf = topics.Snapshots
+	}
 	for _, category := range view.Categories {
-		c.categories[topics.Events(cfg.Namespace, category)] = category
+		c.categories[topicOf(cfg.Namespace, category)] = category
 	}
 	m.introduce(label)
 	return c
@@ -107,6 +111,7 @@ func (c *consumer) once(ctx context.Context) error {
 	loopCtx, stop := context.WithCancel(ctx)
 	background.Go(func() { s.watch(loopCtx) })
 	background.Go(func() { s.mirror(loopCtx) })
+	background.Go(func() { s.tend(loopCtx) })
 	err = s.poll(loopCtx)
 	stop()
 	background.Wait()
@@ -122,6 +127,7 @@ func (c *consumer) open(ctx context.Context) (*session, error) {
 	}
 	st, err := newStore(c.cfg.Pool, c.cfg.Namespace, name, c.view)
 	if err != nil {
+		d.close()
 		return nil, err
 	}
 	if c.cfg.database != nil {
@@ -129,6 +135,7 @@ func (c *consumer) open(ctx context.Context) (*session, error) {
 	}
 	sink, err := deadletter.NewSink(topics.DeadLetters(c.cfg.Namespace, name), c.cfg.Kafka...)
 	if err != nil {
+		d.close()
 		return nil, err
 	}
 	s := &session{consumer: c, store: st, decoder: d, sink: sink, failed: make(chan error, 1), mirrored: map[place]int64{}, made: make(chan struct{})}
@@ -136,6 +143,7 @@ func (c *consumer) open(ctx context.Context) (*session, error) {
 	s.client, err = kgo.NewClient(append(slices.Clone(c.cfg.Kafka), s.options(name)...)...)
 	if err != nil {
 		sink.Close()
+		d.close()
 		s.baseStop()
 		return nil, fmt.Errorf("view %s: Kafka client: %w", c.label, err)
 	}
@@ -489,6 +497,31 @@ func (s *session) unmirrored() map[string]map[int32]kgo.EpochOffset {
 		out[w.place.topic][w.place.partition] = kgo.EpochOffset{Epoch: -1, Offset: next}
 	}
 	return out
+}
+
+// monthsInterval is how often the events' partitions are made ahead of time.
+const monthsInterval = 24 * time.Hour
+
+// tend makes the events' partitions of this month and the next, at the start and daily. Where it
+// fails, the first batch that needs one makes it.
+func (s *session) tend(ctx context.Context) {
+	if s.store.months == nil {
+		return
+	}
+	wait := s.cfg.RetryMin
+	for ctx.Err() == nil {
+		err := s.store.months.prepare(ctx, s.store.db, s.cfg.Clock())
+		if err == nil {
+			wait = s.cfg.RetryMin
+			pause(ctx, monthsInterval)
+			continue
+		}
+		if ctx.Err() == nil {
+			s.log.Warn("the partitions of the coming months were not made, trying again", "in", wait, "error", err)
+		}
+		pause(ctx, wait)
+		wait = min(2*wait, s.cfg.RetryMax)
+	}
 }
 
 // leaveTimeout bounds the last commit and the leaving of the group.

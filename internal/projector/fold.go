@@ -25,7 +25,7 @@ type streamWork struct {
 // effect is what folding some steps of a stream comes to.
 type effect struct {
 	after   stored
-	deltas  []projection.Row // metric views
+	rows    []projection.Row // deltas of a metric view; rows to append
 	applied int
 	skipped int
 }
@@ -82,7 +82,7 @@ func (w *streamWork) fold(view projection.View) error {
 
 func (e *effect) add(next effect) {
 	e.after = next.after
-	e.deltas = append(e.deltas, next.deltas...)
+	e.rows = append(e.rows, next.rows...)
 	e.applied += next.applied
 	e.skipped += next.skipped
 }
@@ -102,15 +102,15 @@ func foldSteps(view projection.View, id event.StreamID, from stored, steps []*st
 		}
 		e.after.version = s.recorded.Version
 		e.applied++
-		if !s.folded {
-			continue
-		}
-		if view.Kind == projection.KindMetric {
-			deltas, err := view.Deltas(s.event)
+		if view.Kind != projection.KindEntity {
+			rows, err := stepRows(view, s)
 			if err != nil {
 				return effect{}, handlerFault(err)
 			}
-			e.deltas = append(e.deltas, deltas...)
+			e.rows = append(e.rows, rows...)
+			continue
+		}
+		if !s.folded {
 			continue
 		}
 		if folding == nil {
@@ -130,6 +130,19 @@ func foldSteps(view projection.View, id event.StreamID, from stored, steps []*st
 		return effect{}, handlerFault(err)
 	}
 	return e, nil
+}
+
+// stepRows are the deltas or the rows that one step comes to.
+func stepRows(view projection.View, s *step) ([]projection.Row, error) {
+	switch {
+	case view.Kind == kindEvents:
+		return []projection.Row{eventRow(s.recorded)}, nil
+	case !s.folded:
+		return nil, nil
+	case view.Kind == projection.KindAppend:
+		return view.Rows(s.event)
+	}
+	return view.Deltas(s.event)
 }
 
 // sequence checks a step against the stream's last version (DESIGN §6): lower or equal is skipped,

@@ -9,24 +9,25 @@ import (
 
 // metrics of all views of one projector. view is "<name>.v<N>".
 type metrics struct {
-	applied   *prometheus.CounterVec   // view
-	skipped   *prometheus.CounterVec   // view
-	letters   *prometheus.CounterVec   // view, reason
-	void      *prometheus.CounterVec   // view
-	fenced    *prometheus.CounterVec   // view
-	retries   *prometheus.CounterVec   // view, class
-	batches   *prometheus.CounterVec   // view
-	seconds   *prometheus.HistogramVec // view
-	records   *prometheus.HistogramVec // view
-	offset    *prometheus.GaugeVec     // view, topic, partition
-	lag       *prometheus.GaugeVec
-	lagAge    *prometheus.GaugeVec
-	parked    *prometheus.GaugeVec
-	stopped   *prometheus.GaugeVec
-	stalled   *prometheus.GaugeVec
-	perPlace  []*prometheus.GaugeVec
-	assigned  *prometheus.GaugeVec // view
-	restarted *prometheus.CounterVec
+	applied    *prometheus.CounterVec   // view
+	skipped    *prometheus.CounterVec   // view
+	unreadable *prometheus.CounterVec   // view
+	letters    *prometheus.CounterVec   // view, reason
+	void       *prometheus.CounterVec   // view
+	fenced     *prometheus.CounterVec   // view
+	retries    *prometheus.CounterVec   // view, class
+	batches    *prometheus.CounterVec   // view
+	seconds    *prometheus.HistogramVec // view
+	records    *prometheus.HistogramVec // view
+	offset     *prometheus.GaugeVec     // view, topic, partition
+	lag        *prometheus.GaugeVec
+	lagAge     *prometheus.GaugeVec
+	parked     *prometheus.GaugeVec
+	stopped    *prometheus.GaugeVec
+	stalled    *prometheus.GaugeVec
+	perPlace   []*prometheus.GaugeVec
+	assigned   *prometheus.GaugeVec // view
+	restarted  *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -52,23 +53,24 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		return h
 	}
 	m := &metrics{
-		applied:   counter("events_applied_total", "Events whose effect was committed."),
-		skipped:   counter("events_skipped_total", "Events at or below their stream's last version."),
-		letters:   counter("letters_total", "Records that became letters.", "reason"),
-		void:      counter("void_records_total", "Records written by an owner of old."),
-		fenced:    counter("fenced_total", "Batches refused since another worker took the partition over."),
-		retries:   counter("retries_total", "Attempts that failed and were made again.", "class"),
-		batches:   counter("batches_total", "Committed transactions."),
-		restarted: counter("consumer_restarts_total", "Times a view's consumer was started anew."),
-		seconds:   histogram("batch_seconds", "Time of a committed transaction.", prometheus.ExponentialBuckets(0.001, 2, 14)),
-		records:   histogram("batch_records", "Records in a committed transaction.", prometheus.ExponentialBuckets(1, 4, 8)),
-		assigned:  gauge("partitions_assigned", "Partitions that this process works on."),
-		offset:    gauge("next_offset", "Offset of the next record to apply.", "topic", "partition"),
-		lag:       gauge("lag_records", "Records between the applied position and the high watermark.", "topic", "partition"),
-		lagAge:    gauge("lag_seconds", "Age of the last applied record while records wait, else 0.", "topic", "partition"),
-		parked:    gauge("parked_keys", "Streams that wait for their letters to be resolved.", "topic", "partition"),
-		stopped:   gauge("partition_stopped", "1 while a partition is stopped by a fault that needs a person.", "topic", "partition"),
-		stalled:   gauge("partition_stalled", "1 while a partition makes no progress although records wait.", "topic", "partition"),
+		applied:    counter("events_applied_total", "Events whose effect was committed."),
+		skipped:    counter("events_skipped_total", "Events at or below their stream's last version."),
+		unreadable: counter("unreadable_snapshots_total", "Snapshots that were left out, since they do not decode."),
+		letters:    counter("letters_total", "Records that became letters.", "reason"),
+		void:       counter("void_records_total", "Records written by an owner of old."),
+		fenced:     counter("fenced_total", "Batches refused since another worker took the partition over."),
+		retries:    counter("retries_total", "Attempts that failed and were made again.", "class"),
+		batches:    counter("batches_total", "Committed transactions."),
+		restarted:  counter("consumer_restarts_total", "Times a view's consumer was started anew."),
+		seconds:    histogram("batch_seconds", "Time of a committed transaction.", prometheus.ExponentialBuckets(0.001, 2, 14)),
+		records:    histogram("batch_records", "Records in a committed transaction.", prometheus.ExponentialBuckets(1, 4, 8)),
+		assigned:   gauge("partitions_assigned", "Partitions that this process works on."),
+		offset:     gauge("next_offset", "Offset of the next record to apply.", "topic", "partition"),
+		lag:        gauge("lag_records", "Records between the applied position and the high watermark.", "topic", "partition"),
+		lagAge:     gauge("lag_seconds", "Age of the last applied record while records wait, else 0.", "topic", "partition"),
+		parked:     gauge("parked_keys", "Streams that wait for their letters to be resolved.", "topic", "partition"),
+		stopped:    gauge("partition_stopped", "1 while a partition is stopped by a fault that needs a person.", "topic", "partition"),
+		stalled:    gauge("partition_stalled", "1 while a partition makes no progress although records wait.", "topic", "partition"),
 	}
 	m.perPlace = []*prometheus.GaugeVec{m.offset, m.lag, m.lagAge, m.parked, m.stopped, m.stalled}
 	return m, errors.Join(faults...)
@@ -77,7 +79,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 // introduce shows a view's rare series at zero: a rate cannot see the first increase of a series
 // that begins with it.
 func (m *metrics) introduce(view string) {
-	for _, counter := range []*prometheus.CounterVec{m.applied, m.skipped, m.void, m.fenced, m.batches, m.restarted} {
+	for _, counter := range []*prometheus.CounterVec{m.applied, m.skipped, m.unreadable, m.void, m.fenced, m.batches, m.restarted} {
 		counter.WithLabelValues(view)
 	}
 	for _, reason := range []deadletter.Reason{deadletter.ReasonFailed, deadletter.ReasonBlocked, deadletter.ReasonVoid} {

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/foldstream/foldstream/pkg/projection"
 	"github.com/jackc/pgx/v5"
@@ -32,11 +33,25 @@ var ErrDefinitionChanged = errors.New("definition changed under the same version
 // definition changed under the same version fails with ErrDefinitionChanged, and nothing of that
 // view is touched.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, namespace string, views []projection.View) error {
-	if !namespaceRule.MatchString(namespace) {
-		return fmt.Errorf("migrate: namespace %q: want [a-z][a-z0-9]{0,14}", namespace)
-	}
 	if err := validateViews(views); err != nil {
 		return fmt.Errorf("migrate: %w", err)
+	}
+	return migrate(ctx, pool, namespace, views)
+}
+
+// MigrateSystemViews does the same for the views that the projector keeps beside the user's:
+// <namespace>.events, the index by which a single stream can be read, and <namespace>.snapshots,
+// the history slots of states. It makes the events' partitions of this month and the next.
+func MigrateSystemViews(ctx context.Context, pool *pgxpool.Pool, namespace string) error {
+	if err := migrate(ctx, pool, namespace, systemViews(nil)); err != nil {
+		return err
+	}
+	return newMonths(namespace).prepare(ctx, pool, time.Now())
+}
+
+func migrate(ctx context.Context, pool *pgxpool.Pool, namespace string, views []projection.View) error {
+	if !namespaceRule.MatchString(namespace) {
+		return fmt.Errorf("migrate: namespace %q: want [a-z][a-z0-9]{0,14}", namespace)
 	}
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
@@ -141,7 +156,7 @@ func migrateView(ctx context.Context, conn *pgxpool.Conn, namespace string, v pr
 }
 
 // definitionText is what must not change under one version: all that shapes the rows, as far as
-// data tells. The functions cannot be compared.
+// data tells. The functions cannot be compared. A system view takes any categories.
 func definitionText(v projection.View) (string, error) {
 	types := make([]string, len(v.Types))
 	for i, t := range v.Types {
@@ -171,14 +186,26 @@ func viewTables(namespace string, v projection.View) []string {
 	}
 	out := []string{
 		"create schema if not exists " + quote(schema),
-		fmt.Sprintf("create table if not exists %s (%s, primary key (%s)) with (fillfactor = 80)",
-			quote(schema, "rows"), strings.Join(lines, ", "), strings.Join(quotedNames(v.Key), ", ")),
+		fmt.Sprintf("create table if not exists %s (%s, primary key (%s))%s",
+			quote(schema, "rows"), strings.Join(lines, ", "), strings.Join(quotedNames(v.Key), ", "), storageOf(v)),
 	}
-	if v.Kind == projection.KindMetric {
+	if keepsVersions(v) {
 		out = append(out, fmt.Sprintf(`create table if not exists %s (category text collate "C" not null, stream text collate "C" not null, version bigint not null, primary key (category, stream)) with (fillfactor = 80)`,
 			quote(schema, "stream_versions")))
 	}
 	return out
+}
+
+// storageOf leaves room on the pages of rows that change. Events are split by month, so that old
+// ones can be detached or moved as a whole.
+func storageOf(v projection.View) string {
+	switch v.Kind {
+	case projection.KindAppend:
+		return ""
+	case kindEvents:
+		return " partition by range (" + recordedAtColumn + ")"
+	}
+	return " with (fillfactor = 80)"
 }
 
 // columnLine declares a column. Text is ordered by its bytes, so that min, max and order are the

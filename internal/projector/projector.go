@@ -36,7 +36,7 @@
 // projector.go Run and Ready; consumer.go group, assignment, dispatch, watchdog; queue.go what
 // waits for a worker; worker.go the transaction; batch.go from records to steps; fold.go from
 // steps to effects; store.go and sql.go the statements; cache.go rows in memory; migrate.go
-// schemas and tables; metrics.go; config.go.
+// schemas and tables; system.go, months.go and slots.go the system views; metrics.go; config.go.
 package projector
 
 import (
@@ -47,7 +47,7 @@ import (
 	"sync/atomic"
 )
 
-// Projector keeps a set of views. Made by New.
+// Projector keeps a set of views, and the system's beside them. Made by New.
 type Projector struct {
 	cfg       Config
 	consumers []*consumer
@@ -65,14 +65,14 @@ func New(cfg Config) (*Projector, error) {
 		return nil, fmt.Errorf("projector metrics: %w", err)
 	}
 	p := &Projector{cfg: cfg}
-	for _, view := range cfg.Views {
+	for _, view := range cfg.views() {
 		p.consumers = append(p.consumers, newConsumer(&p.cfg, view, m))
 	}
 	return p, nil
 }
 
 // Run keeps the views until ctx ends, then finishes the transactions under way, leaves the groups
-// and returns nil. The tables must be there: call Migrate before. It returns an error when a
+// and returns nil. The tables must be there: call Migrate, and MigrateSystemViews, before. It returns an error when a
 // view's Go types do not fit the registered schemas. Run it once.
 func (p *Projector) Run(ctx context.Context) error {
 	if !p.running.CompareAndSwap(false, true) {

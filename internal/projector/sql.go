@@ -13,10 +13,11 @@ import (
 
 // statements are the texts of one view version, made once.
 type statements struct {
-	selectRows     string // $1 keys
-	upsertRows     string // one array per column
-	selectVersions string // metric views: $1 categories, $2 streams
-	upsertVersions string // metric views: $1 categories, $2 streams, $3 versions
+	selectRows     string // entity views: $1 keys
+	writeRows      string // one array per column: an upsert, but an insert in append views
+	deleteRows     string // snapshots: one array per key column
+	selectVersions string // $1 categories, $2 streams
+	upsertVersions string // $1 categories, $2 streams, $3 versions
 	selectAll      string // for comparing: the view's layout
 }
 
@@ -44,15 +45,25 @@ func newStatements(namespace string, v projection.View) statements {
 	schema := SchemaName(namespace, v)
 	rows := quote(schema, "rows")
 	s := statements{selectAll: "select " + strings.Join(readExprs(v.Layout()), ", ") + " from " + rows}
-	if v.Kind == projection.KindEntity {
+	switch v.Kind {
+	case projection.KindEntity:
 		stored := storedColumns(v)
 		s.selectAll += " where " + presentColumn
 		s.selectRows = fmt.Sprintf("select %s from %s where %s = any($1)", strings.Join(readExprs(stored), ", "), rows, quote(v.Key[0].Name))
-		s.upsertRows = upsert(rows, v.Key, stored[len(v.Key):])
+		s.writeRows = upsert(rows, v.Key, stored[len(v.Key):])
+	case projection.KindMetric:
+		s.writeRows = upsert(rows, v.Key, v.Columns)
+	case projection.KindAppend:
+		s.writeRows = insertFrom(rows, v.Layout())
+	case kindSnapshots:
+		s.writeRows = upsert(rows, v.Key, v.Columns)
+		s.deleteRows = "delete from " + rows + " r using unnest($1::text[], $2::text[], $3::integer[]) as u (category, stream, slot)" +
+			" where r.category = u.category and r.stream = u.stream and r.slot = u.slot"
+	}
+	if !keepsVersions(v) {
 		return s
 	}
 	versions := quote(schema, "stream_versions")
-	s.upsertRows = upsert(rows, v.Key, v.Columns)
 	s.selectVersions = "select v.category, v.stream, v.version from " + versions + " v join unnest($1::text[], $2::text[]) as u (category, stream) on v.category = u.category and v.stream = u.stream"
 	s.upsertVersions = "insert into " + versions + " (category, stream, version) select * from unnest($1::text[], $2::text[], $3::bigint[])" +
 		" on conflict (category, stream) do update set version = excluded.version"
@@ -79,10 +90,9 @@ func readExprs(columns []projection.Column) []string {
 	return out
 }
 
-// upsert writes many rows at once. The arrays are unnested side by side; jsonb and arrays travel
-// as text, since unnest flattens an array of arrays. No key may stand twice.
-func upsert(table string, key, columns []projection.Column) string {
-	all := append(slices.Clone(key), columns...)
+// insertFrom writes many rows at once. The arrays are unnested side by side; jsonb and arrays travel
+// as text, since unnest flattens an array of arrays.
+func insertFrom(table string, all []projection.Column) string {
 	arrays := make([]string, len(all))
 	values := make([]string, len(all))
 	for i, c := range all {
@@ -96,6 +106,12 @@ func upsert(table string, key, columns []projection.Column) string {
 			values[i] += "::" + c.Type
 		}
 	}
+	names := strings.Join(quotedNames(all), ", ")
+	return fmt.Sprintf("insert into %s as t (%s) select %s from unnest(%s) as u (%s)", table, names, strings.Join(values, ", "), strings.Join(arrays, ", "), names)
+}
+
+// upsert is insertFrom over rows that may be there. No key may stand twice.
+func upsert(table string, key, columns []projection.Column) string {
 	sets := make([]string, len(columns))
 	for i, c := range columns {
 		name := quote(c.Name)
@@ -110,9 +126,8 @@ func upsert(table string, key, columns []projection.Column) string {
 			sets[i] = fmt.Sprintf("%s = excluded.%s", name, name)
 		}
 	}
-	return fmt.Sprintf("insert into %s as t (%s) select %s from unnest(%s) as u (%s) on conflict (%s) do update set %s",
-		table, strings.Join(quotedNames(all), ", "), strings.Join(values, ", "), strings.Join(arrays, ", "),
-		strings.Join(quotedNames(all), ", "), strings.Join(quotedNames(key), ", "), strings.Join(sets, ", "))
+	return fmt.Sprintf("%s on conflict (%s) do update set %s",
+		insertFrom(table, append(slices.Clone(key), columns...)), strings.Join(quotedNames(key), ", "), strings.Join(sets, ", "))
 }
 
 // columnArrays turns rows into the arguments of an upsert: one typed array per column.

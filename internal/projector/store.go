@@ -34,11 +34,17 @@ type store struct {
 	sql        statements
 	rowColumns []projection.Column // entity views: the table's
 	empty      projection.Row      // entity views: the columns of a row that is not there
+	months     *months             // the events: their partitions
 }
 
 func newStore(db database, namespace, consumer string, view projection.View) (*store, error) {
 	s := &store{db: db, namespace: namespace, consumer: consumer, view: view, sql: newStatements(namespace, view)}
-	if view.Kind != projection.KindEntity {
+	switch view.Kind {
+	case projection.KindEntity:
+	case kindEvents:
+		s.months = newMonths(namespace)
+		return s, nil
+	default:
 		return s, nil
 	}
 	s.rowColumns = storedColumns(view)
@@ -161,7 +167,7 @@ func (s *store) positionOf(ctx context.Context, p place) (epoch, next int64, err
 
 // load reads what Postgres has of streams. Those that it does not have are left out.
 func (s *store) load(ctx context.Context, tx pgx.Tx, category string, ids []string) (map[string]stored, error) {
-	if s.view.Kind == projection.KindMetric {
+	if s.view.Kind != projection.KindEntity {
 		return s.loadVersions(ctx, tx, category, ids)
 	}
 	rows, err := tx.Query(ctx, s.sql.selectRows, ids)
@@ -204,8 +210,11 @@ func (s *store) loadVersions(ctx context.Context, tx pgx.Tx, category string, id
 
 // write stores the effects of streams, one statement per table.
 func (s *store) write(ctx context.Context, tx pgx.Tx, category string, streams []*streamWork) error {
-	if s.view.Kind == projection.KindMetric {
+	switch s.view.Kind {
+	case projection.KindMetric:
 		return s.writeDeltas(ctx, tx, category, streams)
+	case projection.KindAppend, kindEvents:
+		return s.writeAppended(ctx, tx, category, streams)
 	}
 	rows := make([]projection.Row, 0, len(streams))
 	for _, w := range streams {
@@ -224,7 +233,7 @@ func (s *store) write(ctx context.Context, tx pgx.Tx, category string, streams [
 	if len(rows) == 0 {
 		return nil
 	}
-	if _, err := tx.Exec(ctx, s.sql.upsertRows, columnArrays(s.rowColumns, rows)...); err != nil {
+	if _, err := tx.Exec(ctx, s.sql.writeRows, columnArrays(s.rowColumns, rows)...); err != nil {
 		return fmt.Errorf("write %d rows: %w", len(rows), err)
 	}
 	return nil
@@ -239,7 +248,7 @@ func (s *store) writeDeltas(ctx context.Context, tx pgx.Tx, category string, str
 			continue
 		}
 		ids, versions = append(ids, w.id.ID), append(versions, int64(w.after.version))
-		for _, delta := range w.deltas {
+		for _, delta := range w.rows {
 			if err := s.mergeDelta(merged, delta); err != nil {
 				return err
 			}
@@ -255,11 +264,62 @@ func (s *store) writeDeltas(ctx context.Context, tx pgx.Tx, category string, str
 	}
 	b := &pgx.Batch{}
 	if len(rows) > 0 {
-		b.Queue(s.sql.upsertRows, columnArrays(append(slices.Clone(s.view.Key), s.view.Columns...), rows)...)
+		b.Queue(s.sql.writeRows, columnArrays(append(slices.Clone(s.view.Key), s.view.Columns...), rows)...)
 	}
 	b.Queue(s.sql.upsertVersions, slices.Repeat([]string{category}, len(ids)), ids, versions)
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("write %d metric rows of %d streams: %w", len(rows), len(ids), err)
+	}
+	return nil
+}
+
+func (s *store) writeAppended(ctx context.Context, tx pgx.Tx, category string, streams []*streamWork) error {
+	var rows []projection.Row
+	var ids []string
+	var versions []int64
+	for _, w := range streams {
+		if w.applied > 0 {
+			ids, versions, rows = append(ids, w.id.ID), append(versions, int64(w.after.version)), append(rows, w.rows...)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	b := &pgx.Batch{}
+	switch {
+	case len(rows) == 0:
+	case s.view.Kind == kindEvents:
+		if err := s.copyEvents(ctx, tx, rows); err != nil {
+			return err
+		}
+	default:
+		b.Queue(s.sql.writeRows, columnArrays(s.view.Layout(), rows)...)
+	}
+	b.Queue(s.sql.upsertVersions, slices.Repeat([]string{category}, len(ids)), ids, versions)
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("append %d rows of %d streams: %w", len(rows), len(ids), err)
+	}
+	return nil
+}
+
+// checkViolation is the SQLSTATE of, among others, a row that no partition takes.
+const checkViolation = "23514"
+
+func (s *store) copyEvents(ctx context.Context, tx pgx.Tx, rows []projection.Row) error {
+	columns := s.view.Layout()
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.Name
+	}
+	source := pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) { return rows[i], nil })
+	_, err := tx.CopyFrom(ctx, pgx.Identifier{SchemaName(s.namespace, s.view), "rows"}, names, source)
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == checkViolation {
+		s.months.forget()
+		return deadletter.Retried("partition", fmt.Errorf("a month's partition was dropped or detached: %w", err))
+	}
+	if err != nil {
+		return fmt.Errorf("index %d events: %w", len(rows), err)
 	}
 	return nil
 }

@@ -247,7 +247,7 @@ func topicChanged(topic, stored, found string) error {
 		topic, found, stored))
 }
 
-// errHalve: the batch failed often enough to suspect its size. A transaction whose folding takes
+// errHalve: the batch came to too many rows, or failed often enough to suspect its size. A transaction whose folding takes
 // longer than idleTimeout is ended by Postgres however often it is tried; half of it may pass.
 var errHalve = errors.New("batch is to be halved")
 
@@ -265,7 +265,7 @@ func (w *worker) try(b *batch) error {
 			w.commit(b, done, w.cfg.Clock().Sub(start))
 			return nil
 		}
-		if errors.Is(err, errFenced) || w.hard.Err() != nil {
+		if errors.Is(err, errFenced) || errors.Is(err, errHalve) || w.hard.Err() != nil {
 			return err
 		}
 		switch fate := deadletter.FateOf(err); fate.Verdict {
@@ -307,12 +307,16 @@ type outcome struct {
 	streams []*streamWork
 	parked  map[string]int64 // of the partition, after the batch
 	letters []lettered
+	slots   slotCounts // of the snapshots alone
 }
 
 // transaction applies a batch in one Postgres transaction (PROTOCOL P1). carefully: a try at full
 // speed was refused for its data, so apply in parts and let the event at fault become a letter.
 func (w *worker) transaction(ctx context.Context, b *batch, carefully bool, attempt int) (*outcome, error) {
 	if err := w.decoder.decode(ctx, b); err != nil {
+		return nil, err
+	}
+	if err := w.store.makeMonths(ctx, b); err != nil {
 		return nil, err
 	}
 	tx, err := w.store.db.Begin(ctx)
@@ -324,10 +328,16 @@ func (w *worker) transaction(ctx context.Context, b *batch, carefully bool, atte
 	if err != nil {
 		return nil, err
 	}
+	if w.store.view.Kind == kindSnapshots {
+		return w.keepSlots(ctx, tx, b)
+	}
 	w.syncParked(parked)
 	streams, apart := streamsOf(b, parked)
 	if err := w.fold(ctx, tx, streams); err != nil {
 		return nil, err
+	}
+	if countRows(streams) > batchRowsMax && len(b.records) > 1 {
+		return nil, errHalve
 	}
 	open := unparked(streams)
 	if carefully {
@@ -416,6 +426,17 @@ func (w *worker) fold(ctx context.Context, tx pgx.Tx, streams []*streamWork) err
 		}
 	}
 	return nil
+}
+
+// batchRowsMax bounds the rows that the events of one transaction append or add: a batch that comes
+// to more is halved. One event may exceed it.
+const batchRowsMax = 50_000
+
+func countRows(streams []*streamWork) (n int) {
+	for _, s := range streams {
+		n += len(s.rows)
+	}
+	return n
 }
 
 func unparked(streams []*streamWork) []*streamWork {
@@ -579,7 +600,7 @@ func (w *worker) limitParked(parked, parks map[string]int64) error {
 func (w *worker) commit(b *batch, out *outcome, took time.Duration) {
 	w.at = b.after
 	w.parked = out.parked
-	applied, skipped := 0, 0
+	applied, skipped := out.slots.applied, out.slots.skipped
 	for _, s := range out.streams {
 		applied += s.applied
 		skipped += s.skipped
@@ -589,6 +610,7 @@ func (w *worker) commit(b *batch, out *outcome, took time.Duration) {
 	}
 	w.metrics.applied.WithLabelValues(w.view).Add(float64(applied))
 	w.metrics.skipped.WithLabelValues(w.view).Add(float64(skipped))
+	w.metrics.unreadable.WithLabelValues(w.view).Add(float64(out.slots.unreadable))
 	w.metrics.batches.WithLabelValues(w.view).Inc()
 	w.metrics.seconds.WithLabelValues(w.view).Observe(took.Seconds())
 	w.metrics.records.WithLabelValues(w.view).Observe(float64(len(b.records)))

@@ -70,12 +70,32 @@ func (t *Table) Apply(e Event) error {
 
 func (t *Table) apply(e Event) error {
 	_, known := t.view.TypeDef(e.Type)
-	if t.view.Kind == KindMetric {
-		if !known {
-			return nil
-		}
+	switch {
+	case t.view.Kind == KindMetric && known:
 		return t.merge(e)
+	case t.view.Kind == KindAppend && known:
+		return t.append(e)
+	case t.view.Kind != KindEntity:
+		return nil
 	}
+	return t.fold(e, known)
+}
+
+// append adds an event's rows, all of them or none.
+func (t *Table) append(e Event) error {
+	rows, err := t.view.Rows(e)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		t.Rows[KeyOf(row[:len(t.view.Key)])] = row
+	}
+	return nil
+}
+
+// fold folds an event into its stream's row. One of a type that the view ignores advances the
+// row's version.
+func (t *Table) fold(e Event, known bool) error {
 	key := KeyOf(Row{e.Stream.ID})
 	stored, exists := t.Rows[key]
 	if !known {

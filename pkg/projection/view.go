@@ -1,9 +1,10 @@
 // Package projection is what a team writes for the read side: views, each a named and versioned
 // table and the pure function that folds events into its rows.
 //
-// There are two kinds. An entity view has one row per stream, and its Fold sees the stream's
+// There are three kinds. An entity view has one row per stream, and its Fold sees the stream's
 // events in order (Entity). A metric view has rows keyed by anything, and each event adds deltas
-// to them that commute: sums, minima, maxima (Metric). Both are erased to the same View, so that
+// to them that commute: sums, minima, maxima (Metric). An append view has rows that are written
+// once, keyed by the event that they come from (Append). All are erased to the same View, so that
 // the projector, a rebuild, a what-if and a test run the very same code.
 //
 // The functions of a view are pure: no clock, no I/O, no randomness, no memory of earlier calls.
@@ -76,18 +77,21 @@ type Kind string
 const (
 	KindEntity Kind = "entity" // one row per stream
 	KindMetric Kind = "metric" // rows keyed anywhere, deltas that commute
+	KindAppend Kind = "append" // rows written once, keyed by their event
 )
 
-// VersionColumn is the column of an entity view that holds the stream's last version.
+// VersionColumn holds the stream's last version in an entity view, and that of the row's event in
+// an append view.
 const VersionColumn = "version"
 
-// View is one read model with its row type erased. Made by Entity and Metric; read-only.
+// View is one read model with its row type erased. Made by Entity, Metric and Append; read-only.
 type View struct {
 	Name    string
 	Version int
 	Kind    Kind
 	Types   []codec.TypeDef
-	// Key has one column for an entity view (the stream id), one or more for a metric view.
+	// Key has one column for an entity view (the stream id), one or more for a metric view, and
+	// category, stream, version and n for an append view.
 	Key []Column
 	// Columns follow the key. Those of a metric view carry a Merge.
 	Columns []Column
@@ -96,6 +100,7 @@ type View struct {
 
 	begin  func(row Row, exists bool) (Folding, error)
 	deltas func(e Event) ([]Row, error)
+	rows   func(e Event) ([]Row, error)
 	faults []error
 }
 
@@ -216,7 +221,7 @@ func (v View) validateColumns(fault func(string, ...any)) {
 			fault("column %q: the prefix fs_ is reserved for the system", c.Name)
 		}
 		if seen[c.Name] {
-			fault("column %q stands twice (an entity view has %q by itself)", c.Name, VersionColumn)
+			fault("column %q stands twice (%s)", c.Name, v.ownColumns())
 		}
 		seen[c.Name] = true
 	}
@@ -226,6 +231,14 @@ func (v View) validateColumns(fault func(string, ...any)) {
 	case len(v.Columns) == 0:
 		fault("no column beside the key")
 	}
+}
+
+// ownColumns says which columns the view has by itself.
+func (v View) ownColumns() string {
+	if v.Kind == KindAppend {
+		return "an append view has " + strings.Join([]string{CategoryColumn, StreamColumn, VersionColumn, PlaceColumn}, ", ") + " by itself"
+	}
+	return "an entity view has " + VersionColumn + " by itself"
 }
 
 // categoriesOf lists the categories of types, sorted, each once.
