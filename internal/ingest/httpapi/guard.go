@@ -1,0 +1,164 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// retryAfterSeconds is what a client that is turned away should wait.
+const retryAfterSeconds = 1
+
+// ServeHTTP implements http.Handler.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if p := a.admit(r); p != nil {
+		a.metrics.refused.WithLabelValues(p.Code).Inc()
+		p.write(w)
+		return
+	}
+	a.mux.ServeHTTP(w, r)
+}
+
+// admit refuses what no route is to see.
+func (a *API) admit(r *http.Request) *Problem {
+	path := r.URL.EscapedPath()
+	if path == documentPath {
+		return nil
+	}
+	if a.cfg.Authorized != nil && !a.cfg.Authorized(r) {
+		return problem(http.StatusUnauthorized, codeUnauthorized, "a token is needed: send Authorization: Bearer <token>")
+	}
+	if !isClean(path) {
+		return problem(http.StatusNotFound, codeNotFound, "the path has an empty or a dot segment: percent-encode ids")
+	}
+	return nil
+}
+
+// isClean says whether net/http's mux takes a path as it is, instead of redirecting to another.
+func isClean(path string) bool {
+	return !strings.Contains(path, "//") && !strings.Contains(path, "/./") && !strings.Contains(path, "/../") &&
+		!strings.HasSuffix(path, "/.") && !strings.HasSuffix(path, "/..")
+}
+
+// notFound answers paths and methods that no route has.
+func (a *API) notFound(w http.ResponseWriter, r *http.Request) {
+	p := problem(http.StatusNotFound, codeNotFound, "no such path: see "+documentPath)
+	if allowed := a.methodsOf(r); len(allowed) > 0 {
+		p = problem(http.StatusMethodNotAllowed, codeMethod, fmt.Sprintf("%s is not for this path: it has %s", r.Method, strings.Join(allowed, ", ")))
+		p.allow = strings.Join(allowed, ", ")
+	}
+	a.metrics.refused.WithLabelValues(p.Code).Inc()
+	p.write(w)
+}
+
+// methodsOf lists the methods that a request's path has routes for.
+func (a *API) methodsOf(r *http.Request) []string {
+	var methods []string
+	for _, all := range a.paths {
+		for _, m := range all {
+			probe := r.Clone(context.Background())
+			probe.Method = m
+			if _, pattern := a.mux.Handler(probe); strings.HasPrefix(pattern, m+" ") && !slices.Contains(methods, m) {
+				methods = append(methods, m)
+			}
+		}
+	}
+	slices.Sort(methods)
+	return methods
+}
+
+var recorders = sync.Pool{New: func() any { return new(recorder) }}
+
+// guarded is a route with limits, metrics, and a net for panics.
+func (a *API) guarded(rt route) http.Handler {
+	m := a.metrics.of(rt.operation.OperationID)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := a.cfg.Clock()
+		rec := recorders.Get().(*recorder)
+		rec.ResponseWriter, rec.status = w, 0
+		m.inFlight.Inc()
+		a.answer(rec, r, rt)
+		m.inFlight.Dec()
+		m.answered(rec.status, a.cfg.Clock().Sub(began), rt.long)
+		rec.ResponseWriter = nil
+		recorders.Put(rec)
+	})
+}
+
+// answer runs the handler and sees that something is answered.
+func (a *API) answer(w *recorder, r *http.Request, rt route) {
+	defer func() {
+		if v := recover(); v != nil {
+			a.panicked(w, v, rt)
+		}
+	}()
+	counter, most := &a.inFlight, int64(a.cfg.Limits.InFlightMax)
+	if rt.long {
+		counter, most = &a.subscribers, int64(a.cfg.Limits.SubscribersMax)
+	}
+	defer counter.Add(-1)
+	if counter.Add(1) > most {
+		overloaded(fmt.Sprintf("%d requests are worked on, as many as may be: come again", most)).write(w)
+		return
+	}
+	if err := rt.serve(w, r); err != nil {
+		a.failed(w, r, rt, err)
+	}
+}
+
+func overloaded(detail string) *Problem {
+	return problem(http.StatusTooManyRequests, codeOverloaded, detail).retryAfter(retryAfterSeconds)
+}
+
+// failed answers an error. One after the answer began can only end the connection.
+func (a *API) failed(w *recorder, r *http.Request, rt route, err error) {
+	if w.status != 0 {
+		if r.Context().Err() == nil {
+			a.log.Warn("an answer broke off", "route", rt.operation.OperationID, "err", err)
+		}
+		return
+	}
+	var p *Problem
+	if !errors.As(err, &p) {
+		if r.Context().Err() == nil {
+			a.log.Warn("a request could not be answered", "route", rt.operation.OperationID, "err", err)
+		}
+		p = problem(http.StatusServiceUnavailable, codeUnavailable, "something that this needs is away: come again").retryAfter(retryAfterSeconds)
+	}
+	p.write(w)
+}
+
+// panicked answers 500 and logs where, without what: a panic's value may hold payload.
+func (a *API) panicked(w *recorder, value any, rt route) {
+	if err, is := value.(error); is && errors.Is(err, http.ErrAbortHandler) {
+		panic(value) // net/http's way to close a connection
+	}
+	a.metrics.panics.Inc()
+	a.log.Error("a handler panicked: this is a bug, please report it", "route", rt.operation.OperationID,
+		"kind", fmt.Sprintf("%T", value), "stack", frames())
+	if w.status == 0 {
+		problem(http.StatusInternalServerError, codeBug, "a bug in this server; its log has the place").write(w)
+		return
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// frames names the functions and lines on the stack, without arguments.
+func frames() string {
+	const most = 32
+	var pcs [most]uintptr
+	n := runtime.Callers(4, pcs[:])
+	all := runtime.CallersFrames(pcs[:n])
+	var b strings.Builder
+	for more := n > 0; more; {
+		var f runtime.Frame
+		f, more = all.Next()
+		fmt.Fprintf(&b, "%s:%d; ", f.Function, f.Line)
+	}
+	return b.String()
+}
