@@ -21,7 +21,8 @@ type Registry interface {
 	codec.Reader
 	// Register stores what is not there yet and returns every submission's registration, in order.
 	// Registering the same text again returns what is there. An incompatible one fails whole, with
-	// a *codec.CompatibilityError for each, and nothing is registered.
+	// a *codec.CompatibilityError for each, and nothing is registered. Whatever cannot stand wraps
+	// ErrRefused.
 	Register(ctx context.Context, submissions []Submission) ([]*codec.Registered, error)
 	// List returns all registrations, ordered by type and version.
 	List(ctx context.Context) ([]*codec.Registered, error)

@@ -63,14 +63,8 @@ func lint(s Submission, schema *codec.Schema) error {
 
 // checkCompatible joins a *codec.CompatibilityError for each earlier version that c could not read.
 func checkCompatible(c candidate, version int, earlier []*codec.Registered, policy Compatibility) error {
-	switch policy {
-	case None:
-		return nil
-	case Backward:
-		earlier = earlier[max(0, len(earlier)-1):]
-	}
 	var faults []error
-	for _, e := range earlier {
+	for _, e := range policy.Held(earlier) {
 		if found := codec.CheckCompatible(c.schema, e.Schema); len(found) > 0 {
 			faults = append(faults, incompatible(c.Type, version, e.Version, found))
 		}

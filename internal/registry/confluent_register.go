@@ -78,7 +78,7 @@ func (c *Confluent) create(ctx context.Context, planned *codec.Registered) (*cod
 	subject := planned.Schema.Name()
 	s, err := c.client.CreateSchema(ctx, subject, sr.Schema{Schema: planned.Schema.Text(), Type: sr.TypeAvro})
 	if err != nil {
-		return nil, refusal(planned, err)
+		return nil, theirRefusal(planned, err)
 	}
 	if s.Version != planned.Version {
 		return nil, fmt.Errorf("the registry stored it as version %d with id %d: somebody else registers this subject, or versions of it were deleted; compare the registry's versions of %q with the project's files",
@@ -97,14 +97,20 @@ func (c *Confluent) create(ctx context.Context, planned *codec.Registered) (*cod
 	return c.remember(reg)
 }
 
-// refusal turns the registry's own "incompatible" into ours.
-func refusal(planned *codec.Registered, err error) error {
+// theirRefusal turns the registry's own "incompatible" into ours.
+func theirRefusal(planned *codec.Registered, err error) error {
 	var response *sr.ResponseError
-	if errors.As(err, &response) && response.StatusCode == http.StatusConflict {
+	if !errors.As(err, &response) {
+		return err
+	}
+	switch response.StatusCode {
+	case http.StatusConflict:
 		return &codec.CompatibilityError{
 			Type: planned.Type, Version: planned.Version, Against: planned.Version - 1,
 			Faults: []string{"the registry refuses it: " + clip(response.Message)},
 		}
+	case http.StatusUnprocessableEntity:
+		return refused{fmt.Errorf("the registry refuses it: %w", err)}
 	}
 	return err
 }

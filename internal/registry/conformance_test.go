@@ -27,6 +27,10 @@ import (
 // that the conformance suite shall run against too. The suite leaves its subjects there.
 const envRegistry = "FOLDSTREAM_TEST_SCHEMA_REGISTRY"
 
+// OverHTTP serves a registry by the package rest, which imports this one: the tests outside,
+// which may import both, set it (TestMain).
+var OverHTTP func(t *testing.T, r Registry) (url string)
+
 // store is one place where schemas are kept; each call opens a registry over it.
 type store func(t *testing.T) Registry
 
@@ -40,6 +44,12 @@ func onRegistries(t *testing.T, test func(t *testing.T, open store, category str
 		t.Run("topic on "+k.Name, func(t *testing.T) {
 			t.Parallel()
 			test(t, topicStore(t, k), category)
+		})
+	}
+	for _, k := range testkit.Kafkas(t) {
+		t.Run("topic over HTTP on "+k.Name, func(t *testing.T) {
+			t.Parallel()
+			test(t, confluentStore(OverHTTP(t, topicStore(t, k)(t))), category)
 		})
 	}
 	t.Run("confluent", func(t *testing.T) {

@@ -22,14 +22,14 @@ type candidate struct {
 // faults.
 func parse(submissions []Submission) ([]candidate, error) {
 	if len(submissions) > SubmissionsMax {
-		return nil, fmt.Errorf("%d schemas in one registration, at most %d are allowed", len(submissions), SubmissionsMax)
+		return nil, refused{fmt.Errorf("%d schemas in one registration, at most %d are allowed", len(submissions), SubmissionsMax)}
 	}
 	var faults []error
 	candidates := make([]candidate, 0, len(submissions))
 	for _, s := range submissions {
 		c, err := parseOne(s)
 		if err != nil {
-			faults = append(faults, fmt.Errorf("register %s: %w", label(s), err))
+			faults = append(faults, refusal(s, err))
 		}
 		candidates = append(candidates, c)
 	}
@@ -86,7 +86,7 @@ func makePlan(known *index, candidates []candidate, policy Compatibility) (plan,
 	for _, i := range inOrder(candidates) {
 		reg, fresh, err := place(next, candidates[i], policy)
 		if err != nil {
-			faults = append(faults, fmt.Errorf("register %s: %w", label(candidates[i].Submission), err))
+			faults = append(faults, refusal(candidates[i].Submission, err))
 			continue
 		}
 		p.results[i] = reg

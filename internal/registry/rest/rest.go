@@ -65,5 +65,19 @@ func New(cfg Config) (http.Handler, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return http.NotFoundHandler(), nil
+	return &server{
+		registry: cfg.Registry, readOnly: cfg.ReadOnly, policy: registry.Compatibility(cfg.Compatibility),
+		timeout: cfg.RequestTimeout, log: cfg.Logger, catalog: newCatalog(cfg.Registry), routes: routes(),
+	}, nil
+}
+
+// server answers; it is immutable but for the catalog.
+type server struct {
+	registry registry.Registry
+	readOnly bool
+	policy   registry.Compatibility
+	timeout  time.Duration
+	log      *slog.Logger
+	catalog  *catalog
+	routes   []route
 }
