@@ -45,8 +45,10 @@ func (l *linter) top(s *Schema) {
 	path := l.rootPath(s)
 	if !s.IsRecord() {
 		l.fault(path, "make it a record", "a registered type is a record, this is a %s", s.root.kind)
-	} else if !typeName.MatchString(s.Name()) {
-		l.fault(path, "set namespace to the category and name to the type", "the full name is not of the form <category>.<Name>")
+	} else if typ := s.Prop("fs.type"); typ != "" && !typeName.MatchString(typ) {
+		l.fault(path, "name category and type", "fs.type %q is not of the form <category>.<Name>", clip(typ))
+	} else if typ == "" && !typeName.MatchString(s.Name()) {
+		l.fault(path, "set namespace to the category and name to the type, or say the type by the property fs.type", "the full name is not of the form <category>.<Name>")
 	}
 	kinds := []string{"", string(event.KindCommand), string(event.KindEvent), string(event.KindState), string(event.KindSystem)}
 	if got := s.Prop("fs.kind"); !slices.Contains(kinds, got) {

@@ -16,6 +16,8 @@ func TestLintNamesWhatIsUnfit(t *testing.T) {
 		{"no record", `"string"`, "string", "a registered type is a record"},
 		{"no category", `{"type":"record","name":"T","fields":[]}`, "T", "<category>.<Name>"},
 		{"two namespaces", `{"type":"record","name":"com.acme.T","fields":[]}`, "com.acme.T", "<category>.<Name>"},
+		{"a mapped type without a category", `{"type":"record","name":"com.acme.T","fs.type":"T","fields":[]}`, "com.acme.T", `fs.type "T" is not of the form`},
+		{"a mapped type of two namespaces", `{"type":"record","name":"x.T","fs.type":"com.acme.T","fields":[]}`, "x.T", `fs.type "com.acme.T" is not of the form`},
 		{"unknown kind", `{"type":"record","name":"x.T","fs.kind":"query","fields":[]}`, "x.T", `fs.kind is "query"`},
 		{"enum without default", xRecord(`{"name":"e","type":{"type":"enum","name":"E","symbols":["A"]}}`), "x.T.e", "has no default"},
 		{"array of null", xRecord(`{"name":"a","type":{"type":"array","items":"null"}}`), "x.T.a[]", "no bytes"},
@@ -47,6 +49,7 @@ func TestLintTakesSaneSchemas(t *testing.T) {
 	t.Parallel()
 	for name, schema := range map[string]string{
 		"order":          orderPlacedV1,
+		"a foreign name": `{"type":"record","namespace":"com.acme.shop","name":"T","fs.type":"x.T","fields":[{"name":"a","type":"int"}]}`,
 		"nullable first": xRecord(`{"name":"d","type":["null","string"],"default":null}`),
 		"linked list":    xRecord(`{"name":"next","type":["null","T"],"default":null}`),
 		"tree":           xRecord(`{"name":"children","type":{"type":"array","items":{"type":"record","name":"N","fields":[{"name":"t","type":["null","T"]}]}}}`),
