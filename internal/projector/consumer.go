@@ -51,7 +51,8 @@ type session struct {
 	// ends by itself.
 	base     context.Context
 	baseStop context.CancelFunc
-	failed   chan error // has room for one: restart the consumer
+	running  sync.WaitGroup // workers, also those of partitions that are gone
+	failed   chan error     // has room for one: restart the consumer
 	mirrored map[place]int64
 }
 
@@ -240,7 +241,7 @@ func (s *session) takeOnce(ctx context.Context, places []place) (map[string]map[
 			out[p.topic] = map[int32]kgo.Offset{}
 		}
 		out[p.topic][p.partition] = kgo.NoResetOffset().At(from).WithEpoch(-1)
-		go w.run()
+		s.running.Go(w.run)
 	}
 	return out, nil
 }
@@ -552,6 +553,10 @@ func (s *session) close() {
 		w.hardStop()
 		s.metrics.forget(s.label, p.topic, strconv.Itoa(int(p.partition)))
 	}
+	go func() { // a worker whose handler hangs may be late
+		s.running.Wait()
+		s.decoder.close()
+	}()
 	s.metrics.assigned.WithLabelValues(s.label).Set(0)
 }
 

@@ -282,7 +282,7 @@ func TestTheReferenceViewsFollowTheLog(t *testing.T) {
 }
 
 func TestD9PartitionsMoveBetweenProcessesUnderLoad(t *testing.T) {
-	everywhere(t, []projection.View{probeList(), probeStats()}, func(w *world) {
+	everywhere(t, probeViews(), func(w *world) {
 		small := func(c *Config) { c.BatchRecordsMax = 20; c.DrainTimeout = 2 * time.Second }
 		stream := func(i int) string { return fmt.Sprintf("s%d", i%17) }
 		burst := func() {

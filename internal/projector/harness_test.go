@@ -62,6 +62,16 @@ type probeStat struct {
 	LastAt  time.Time `db:"last_at,max"`
 }
 
+// probeMark is a row that is appended: one for each event, and a second for each with an even N.
+type probeMark struct {
+	Text  string            `db:"text"`
+	Small int64             `db:"small,integer"`
+	Ratio *float64          `db:"ratio"`
+	Tags  []string          `db:"tags"`
+	Doc   map[string]string `db:"doc,jsonb"`
+	At    time.Time         `db:"at"`
+}
+
 var errHandler = errors.New("the handler says no")
 
 // misbehave lets an event's text choose what the view's function does.
@@ -120,6 +130,30 @@ func probeStats() projection.View {
 			}, nil
 		},
 	})
+}
+
+func probeTrail() projection.View {
+	return projection.Append(projection.AppendSpec[probeMark]{
+		Name: "probe_trail", Version: 1,
+		On: []codec.TypeDef{projection.On[noted]("probe.Noted", 1)},
+		Rows: func(e projection.Event) ([]probeMark, error) {
+			d := e.Data.(noted)
+			if err := misbehave(d.Text); err != nil {
+				return nil, err
+			}
+			half := float64(d.N) / 2
+			marks := []probeMark{{Text: d.Text, Small: d.N, Ratio: &half, Tags: []string{d.Text, `{",}`}, Doc: map[string]string{d.Text: "x"}, At: e.Time}}
+			if d.N%2 == 0 {
+				marks = append(marks, probeMark{Text: "even", At: e.Time})
+			}
+			return marks, nil
+		},
+	})
+}
+
+// probeViews has a view of each kind.
+func probeViews() []projection.View {
+	return []projection.View{probeList(), probeStats(), probeTrail()}
 }
 
 func probeCodec(t testing.TB) *codec.Codec {
@@ -347,6 +381,12 @@ func lines(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) []string {
 		t.Fatalf("%s: %v", sql, err)
 	}
 	return out
+}
+
+// trail lists the rows of probe_trail in the order of their keys.
+func (d *desk) trail() []string {
+	d.t.Helper()
+	return lines(d.t, d.pool, `select format('%s@%s.%s %s', stream, version, n, text) from fs.probe_trail where category = 'probe' order by stream, version, n`)
 }
 
 func (d *desk) nextOffset() int64 {

@@ -66,7 +66,7 @@ func TestBadRecordsBecomeLettersAndNeighboursGoOn(t *testing.T) {
 		{"handler panic", func(d *desk, id string) *kgo.Record { return d.noted(id, "panic", 1) }, "failed handle panic"},
 	}
 	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
-		for _, view := range []projection.View{probeList(), probeStats()} {
+		for _, view := range probeViews() {
 			d := newDesk(t, pg, view)
 			for i, c := range cases {
 				t.Run(view.Name+" "+c.name, func(t *testing.T) {
@@ -83,6 +83,10 @@ func TestBadRecordsBecomeLettersAndNeighboursGoOn(t *testing.T) {
 						d.want(good, "tags", "[first second]")
 						return
 					}
+					if view.Kind == projection.KindAppend {
+						wantLines(t, "rows", rowsOf(d.trail(), bad, good), bad+"@1.1 first", good+"@1.1 first", good+"@2.1 second", good+"@2.2 even")
+						return
+					}
 					if got := scan[int](t, d.pool, d.countSQL()); got != counted+3 {
 						t.Errorf("events counted: got %d more, want 3", got-counted)
 					}
@@ -92,9 +96,17 @@ func TestBadRecordsBecomeLettersAndNeighboursGoOn(t *testing.T) {
 	})
 }
 
+// rowsOf keeps the lines of some streams.
+func rowsOf(lines []string, streams ...string) []string {
+	return slices.DeleteFunc(lines, func(line string) bool {
+		stream, _, _ := strings.Cut(line, "@")
+		return !slices.Contains(streams, stream)
+	})
+}
+
 // countSQL counts what a metric view has counted.
 func (d *desk) countSQL() string {
-	if d.view.Kind == projection.KindEntity {
+	if d.view.Kind != projection.KindMetric {
 		return "select 0"
 	}
 	return `select coalesce(sum(count) filter (where text = 'all'), 0)::int from fs.probe_stats`
@@ -161,6 +173,16 @@ func TestWhatOnlyPostgresRefusesParksJustTheEventAtFault(t *testing.T) {
 			d.want("one", "count", "3")
 			wantLines(t, "letters", d.letterLines(), "1 failed sink postgres-54000")
 		})
+		t.Run("appended rows, with a handler's fault in the same batch", func(t *testing.T) {
+			d := newDesk(t, pg, probeTrail())
+			if _, err := d.pool.Exec(t.Context(), `alter table fs_probe_trail_v1.rows add check (small < 100)`); err != nil {
+				t.Fatal(err)
+			}
+			d.apply(d.noted("a", "one", 1), d.noted("b", "one", 2), d.noted("b", "two", 100), d.noted("b", "three", 5), d.noted("c", "one", 1), d.noted("c", "error", 1), d.noted("a", "two", 3))
+			wantLines(t, "rows", d.trail(), "a@1.1 one", "a@2.1 two", "b@1.1 one", "b@1.2 even", "c@1.1 one")
+			wantLines(t, "letters", d.letterLines(), "2 failed sink postgres-23514", "3 blocked-by-key handle blocked-by-key", "5 failed handle handler")
+			wantLines(t, "versions", lines(t, d.pool, `select format('%s %s', stream, version) from fs_probe_trail_v1.stream_versions order by 1`), "a 2", "b 1", "c 1")
+		})
 		t.Run("entity rows, with a handler's fault in the same batch", func(t *testing.T) {
 			d := newDesk(t, pg, probeList())
 			// What Postgres alone knows: a constraint that somebody added.
@@ -200,6 +222,27 @@ func TestOutOfRangeValuesAreFoundBeforePostgres(t *testing.T) {
 		wantLines(t, "letters", d.letterLines(), "1 failed sink value")
 		if got := d.db.begun; got != 1 {
 			t.Errorf("got %d transactions, want 1", got)
+		}
+	})
+}
+
+func TestABatchThatComesToTooManyRowsIsHalved(t *testing.T) {
+	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
+		type unit struct {
+			Unit bool `db:"unit"`
+		}
+		d := newDesk(t, pg, projection.Append(projection.AppendSpec[unit]{
+			Name: "probe_many", Version: 1, On: []codec.TypeDef{projection.On[noted]("probe.Noted", 1)},
+			Rows: func(e projection.Event) ([]unit, error) { return make([]unit, e.Data.(noted).N), nil },
+		}))
+		most := int64(projection.EventRowsMax)
+		d.apply(d.noted("a", "x", most), d.noted("b", "x", most), d.noted("c", "x", most), d.noted("d", "x", most), d.noted("e", "x", most), d.noted("f", "x", most), d.noted("g", "x", most+1))
+		if got := scan[int64](t, d.pool, `select count(*) from fs.probe_many`); got != 6*most {
+			t.Errorf("got %d rows, want %d", got, 6*most)
+		}
+		wantLines(t, "letters", d.letterLines(), "6 failed handle handler")
+		if got := d.db.begun; got != 3 {
+			t.Errorf("got %d transactions, want 3: a try and two halves", got)
 		}
 	})
 }
@@ -279,7 +322,7 @@ func TestLettersSayWhatTheRedriveNeeds(t *testing.T) {
 // batches, caches, restarts and bad records, the rows are those of the event-by-event fold.
 func TestAnyBatchingEqualsTheFold(t *testing.T) {
 	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
-		for _, view := range []projection.View{probeList(), probeStats()} {
+		for _, view := range probeViews() {
 			d := newDesk(t, pg, view)
 			checkSome(t, func(rt *rapid.T) { checkAgainstFold(rt, d) })
 		}
@@ -292,8 +335,8 @@ func checkAgainstFold(rt *rapid.T, d *desk) {
 			rt.Fatal(err)
 		}
 	}
-	if d.view.Kind == projection.KindMetric {
-		if _, err := d.pool.Exec(d.t.Context(), `delete from fs_probe_stats_v1.stream_versions`); err != nil {
+	if keepsVersions(d.view) {
+		if _, err := d.pool.Exec(d.t.Context(), "delete from "+quote(SchemaName("fs", d.view), "stream_versions")); err != nil {
 			rt.Fatal(err)
 		}
 	}
@@ -360,7 +403,7 @@ func (d *desk) random(rt *rapid.T, oracle *projection.Table) *kgo.Record {
 func TestMigrate(t *testing.T) {
 	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
 		pool := newPool(t, pg)
-		views := []projection.View{probeList(), probeStats()}
+		views := probeViews()
 		done := make(chan error)
 		for range 4 {
 			go func() { done <- Migrate(t.Context(), pool, "fs", views) }()

@@ -180,12 +180,20 @@ func TestP2EveryEventAdvancesTheVersion(t *testing.T) {
 			d.apply(d.noted("a", "one", 1))
 			d.want("one", "count", "2")
 		})
+		t.Run("append", func(t *testing.T) {
+			d := newDesk(t, pg, probeTrail())
+			d.apply(d.ignored("a"), d.noted("a", "one", 1), d.ignored("a"), d.ignored("b"))
+			wantLines(t, "versions", lines(t, d.pool, `select format('%s %s', stream, version) from fs_probe_trail_v1.stream_versions where category = 'probe' order by 1`), "a 3", "b 1")
+			d.w = d.hire()
+			d.apply(d.noted("a", "two", 2))
+			wantLines(t, "rows", d.trail(), "a@2.1 one", "a@4.1 two", "a@4.2 even")
+		})
 	})
 }
 
 func TestALowerVersionIsSkipped(t *testing.T) {
 	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
-		for _, view := range []projection.View{probeList(), probeStats()} {
+		for _, view := range probeViews() {
 			d := newDesk(t, pg, view)
 			d.apply(d.noted("a", "one", 1), d.noted("a", "one", 1))
 			d.last["a"] = 0
@@ -193,6 +201,8 @@ func TestALowerVersionIsSkipped(t *testing.T) {
 			switch view.Kind {
 			case projection.KindEntity:
 				d.want("a", "total", "7")
+			case projection.KindAppend:
+				wantLines(t, "rows", d.trail(), "a@1.1 one", "a@2.1 one", "a@3.1 one")
 			default:
 				d.want("one", "n", "7")
 			}
@@ -203,7 +213,7 @@ func TestALowerVersionIsSkipped(t *testing.T) {
 
 func TestAGapStopsThePartitionAfterWhatLiesBefore(t *testing.T) {
 	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
-		for _, view := range []projection.View{probeList(), probeStats()} {
+		for _, view := range probeViews() {
 			d := newDesk(t, pg, view)
 			batch := recs(d.noted("a", "one", 1), d.noted("b", "one", 1))
 			d.last["a"] = 4
@@ -238,7 +248,7 @@ func TestP3ALetterCountsWithTheOffsetOnly(t *testing.T) {
 
 func TestP3LaterRecordsOfAParkedKeyFollowAndNeighboursGoOn(t *testing.T) {
 	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
-		for _, view := range []projection.View{probeList(), probeStats()} {
+		for _, view := range probeViews() {
 			d := newDesk(t, pg, view)
 			d.apply(d.noted("a", "one", 1), d.noted("b", "one", 1), d.noted("a", "error", 1), d.noted("b", "two", 2), d.noted("a", "two", 2))
 			d.w = d.hire()
@@ -250,6 +260,8 @@ func TestP3LaterRecordsOfAParkedKeyFollowAndNeighboursGoOn(t *testing.T) {
 				d.want("a", "version", "1")
 				d.want("a", "doc", `{"one": "1"}`)
 				d.want("b", "total", "6")
+			case projection.KindAppend:
+				wantLines(t, "rows", d.trail(), "a@1.1 one", "b@1.1 one", "b@2.1 two", "b@2.2 even", "b@3.1 three")
 			default:
 				d.want("all", "count", "4")
 			}
@@ -286,7 +298,7 @@ func TestP4RowsAreReadAnewAtEachAssignment(t *testing.T) {
 
 func TestW6VoidRecordsAreLetteredOnceAndParkNothing(t *testing.T) {
 	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
-		for _, view := range []projection.View{probeList(), probeStats()} {
+		for _, view := range probeViews() {
 			d := newDesk(t, pg, view)
 			d.claim = event.Claim{ProducerID: 7, Epoch: 1}
 			batch := recs(d.control(event.ControlClaim), d.noted("a", "one", 1))
@@ -303,11 +315,27 @@ func TestW6VoidRecordsAreLetteredOnceAndParkNothing(t *testing.T) {
 			switch view.Kind {
 			case projection.KindEntity:
 				d.want("a", "total", "3")
+			case projection.KindAppend:
+				wantLines(t, "rows", d.trail(), "a@1.1 one", "a@2.1 two", "a@2.2 even")
 			default:
 				d.want("void", "n", "")
 				d.want("all", "count", "2")
 			}
 		}
+	})
+}
+
+func TestP4AppendedRowsAreWrittenOnce(t *testing.T) {
+	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
+		d := newDesk(t, pg, probeTrail())
+		first, second := d.noted("a", "one", 1), d.noted("a", "two", 2)
+		d.db.breakCommit = true // stored, but its answer is lost
+		d.apply(first)
+		d.db.breakRollback = true
+		d.apply(second)
+		d.w = d.hire()
+		d.apply(first, second, d.noted("a", "three", 3)) // fetched again
+		wantLines(t, "rows", d.trail(), "a@1.1 one", "a@2.1 two", "a@2.2 even", "a@3.1 three")
 	})
 }
 

@@ -33,6 +33,31 @@ var orders = projection.Entity(projection.EntitySpec[order]{
 	},
 })
 
+var payments = projection.Append(projection.AppendSpec[order]{
+	Name: "payments", Version: 1, On: []codec.TypeDef{projection.On[placed]("order.Placed", 1)},
+	Rows: func(e projection.Event) ([]order, error) {
+		total := e.Data.(placed).Total
+		if total < 0 {
+			return nil, fmt.Errorf("total is negative")
+		}
+		return []order{{Total: total}, {Total: 2 * total}}, nil
+	},
+})
+
+func TestAppendedRowsAreComparedInTheOrderOfTheirKeys(t *testing.T) {
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	projectiontest.Given(t, payments,
+		projectiontest.Of("order.Placed", "o-2", at, placed{5}),
+		projectiontest.Of("order.Placed", "o-1", at, placed{1}),
+		projectiontest.Of("order.Placed", "o-2", at, placed{-1}),
+	).ThenParked(event.StreamID{Category: "order", ID: "o-2"}, "negative",
+		projectiontest.Row{"category": "order", "stream": "o-1", "version": 1, "n": 1, "total": 1, "at": nil},
+		projectiontest.Row{"stream": "o-1", "version": 1, "n": 2, "total": 2},
+		projectiontest.Row{"stream": "o-2", "version": 1, "n": 1, "total": 5},
+		projectiontest.Row{"stream": "o-2", "version": 1, "n": 2, "total": 10},
+	)
+}
+
 // recorder is a testing.TB that notes failures.
 type recorder struct {
 	testing.TB
