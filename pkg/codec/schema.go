@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/twmb/avro"
 )
@@ -31,6 +32,7 @@ type Schema struct {
 	root        *node
 	nodes       []*node // children before parents, but for recursion
 	avro        *avro.Schema
+	json        atomic.Pointer[jsonPlan] // made at the first use
 }
 
 // Parse compiles an .avsc text. References to types outside the text are not known to it.
