@@ -49,6 +49,9 @@ type Config struct {
 	// TailFetchesMax bounds the partitions whose tails are fetched at one time; default 8. With
 	// TailBytesMax it bounds the memory beside the cache.
 	TailFetchesMax int
+	// PageBytesMax bounds what one Load takes from the index; default 32 MiB. A page that reaches it
+	// ends early, and costs a connection to Postgres.
+	PageBytesMax int64
 	// FoldEventsMax bounds the events that one state is folded from; default 1,000,000.
 	FoldEventsMax int
 	// LeaderAgeMax is how long the leaders and the id of a topic are believed; default 5 s. A topic
@@ -73,6 +76,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.TailBytesMax, 32<<20)
 	setDefault(&c.TailCacheBytesMax, 128<<20)
 	setDefault(&c.TailFetchesMax, 8)
+	setDefault(&c.PageBytesMax, 32<<20)
 	setDefault(&c.FoldEventsMax, 1_000_000)
 	setDefault(&c.LeaderAgeMax, 5*time.Second)
 	setDefault(&c.FeedsMax, 256)
@@ -106,6 +110,7 @@ func (c Config) validate() error {
 	fault(c.TailBytesMax < 0, "TailBytesMax is %d", c.TailBytesMax)
 	fault(c.TailCacheBytesMax < 0, "TailCacheBytesMax is %d", c.TailCacheBytesMax)
 	fault(c.TailFetchesMax < 0, "TailFetchesMax is %d", c.TailFetchesMax)
+	fault(c.PageBytesMax < 0, "PageBytesMax is %d", c.PageBytesMax)
 	fault(c.FoldEventsMax < 0, "FoldEventsMax is %d", c.FoldEventsMax)
 	fault(c.LeaderAgeMax < 0, "LeaderAgeMax is %s", c.LeaderAgeMax)
 	fault(c.FeedsMax < 0, "FeedsMax is %d", c.FeedsMax)
@@ -174,13 +179,17 @@ type Command struct {
 	Offset      int64 // of the last event
 }
 
-// What callers branch on.
+// Errors that callers branch on.
 var (
 	ErrNoCategory = errors.New("category is unknown")
 	ErrNoStream   = errors.New("stream has no event")
 	ErrNoVersion  = errors.New("stream does not have that version")
 	ErrNoFold     = errors.New("category has no decider, so its streams have no state")
 	ErrNoCommand  = errors.New("no event of that command is in the log")
+	// ErrUnavailable: Kafka, Postgres or the registry does not answer; it may pass.
+	ErrUnavailable = errors.New("reading streams is not possible at the moment")
+	// ErrClosed: the Store was closed.
+	ErrClosed = errors.New("the store of streams is closed")
 )
 
 // StaleError: a read would need more of the log than it may take, or the version waited for did not
@@ -221,4 +230,3 @@ func (e *LogError) Error() string {
 	}
 	return fmt.Sprintf("stream %s in %s: %s", e.Stream, place, e.Reason)
 }
-
