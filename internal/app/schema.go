@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/foldstream/foldstream/internal/project"
@@ -14,8 +15,8 @@ import (
 )
 
 func schemaCommand(g *Globals) *cobra.Command {
-	return group("schema", "Check, register and list the project's schemas",
-		schemaCheckCommand(g), schemaRegisterCommand(g), schemaListCommand(g))
+	return group("schema", "Check, register, list and compare the project's schemas",
+		schemaCheckCommand(g), schemaRegisterCommand(g), schemaListCommand(g), schemaDiffCommand(g))
 }
 
 func schemaCheckCommand(g *Globals) *cobra.Command {
@@ -105,6 +106,99 @@ func schemaListCommand(g *Globals) *cobra.Command {
 			return printSchemas(cmd, g.Format, listed(registered))
 		}),
 	}
+}
+
+func schemaDiffCommand(g *Globals) *cobra.Command {
+	return &cobra.Command{
+		Use: "diff [type]", Short: "Compare the project's schemas with what is registered", Args: cobra.MaximumNArgs(1),
+		Long: "Show what the project has and the registry has not, what differs, and what is registered but not\n" +
+			"in the project: field by field, with compatibility in both directions. Ends with exit code 5 when\n" +
+			"something could not be registered. Changes nothing.",
+		RunE: tool(func(ctx context.Context, cmd *cobra.Command) error {
+			env, in, err := g.registry(cmd)
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			registered, err := in.List(ctx)
+			if err != nil {
+				return err
+			}
+			return diffSchemas(cmd, g.Format, env.Project, registered, cmd.Flags().Arg(0))
+		}),
+	}
+}
+
+// diffSchemas prints the differences of one type, or of all where typ is empty.
+func diffSchemas(cmd *cobra.Command, format Format, p *project.Project, registered []*codec.Registered, typ string) error {
+	here := submissions(p.Schemas)
+	if typ != "" {
+		here = slices.DeleteFunc(here, func(s registry.Submission) bool { return s.Type != typ })
+		registered = slices.DeleteFunc(slices.Clone(registered), func(r *codec.Registered) bool { return r.Type != typ })
+		if len(here)+len(registered) == 0 {
+			return service.Exitf(service.ExitNotFound, "type %q is neither in the project nor registered: `schema list` shows what is", typ)
+		}
+	}
+	differences, err := registry.Compare(here, registered, registry.Compatibility(p.Compatibility))
+	if err != nil {
+		return err
+	}
+	if len(differences) == 0 {
+		fmt.Fprintln(cmd.ErrOrStderr(), "the registry has what the project has")
+	}
+	if err := Print(cmd.OutOrStdout(), format, differences, differencesTable(differences)); err != nil {
+		return err
+	}
+	return conflicts(differences)
+}
+
+// conflicts joins what could not be registered.
+func conflicts(differences []registry.Difference) error {
+	var faults []error
+	for _, d := range differences {
+		if d.Conflict != "" {
+			faults = append(faults, fmt.Errorf("%s: %s", d.Type, d.Conflict))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return service.Exitf(service.ExitConflict, "%w", err)
+	}
+	return nil
+}
+
+func differencesTable(differences []registry.Difference) Table {
+	t := Table{Columns: []string{"type", "version", "state", "path", "change"}}
+	for _, d := range differences {
+		add := func(path, what string) {
+			t.Rows = append(t.Rows, []string{d.Type, strconv.Itoa(d.Version), string(d.State), path, what})
+		}
+		if what := wholeDifference(d); what != "" {
+			add("", what)
+		}
+		for _, c := range d.Changes {
+			add(c.Path, c.String())
+		}
+		for _, f := range d.Backward {
+			add(f.Path, fmt.Sprintf("cannot read version %d: %s", f.Version, f.Message))
+		}
+		for _, f := range d.Forward {
+			add(f.Path, fmt.Sprintf("cannot be read by version %d: %s", f.Version, f.Message))
+		}
+	}
+	return t
+}
+
+// wholeDifference is what a version without a list of changes says.
+func wholeDifference(d registry.Difference) string {
+	switch {
+	case d.State == registry.StateMissing:
+		return "registered, not in the project"
+	case d.Against == 0:
+		return "the first version"
+	case len(d.Changes) == 0:
+		return fmt.Sprintf("means the same as version %d", d.Against)
+	}
+	return ""
 }
 
 func (g *Globals) registry(cmd *cobra.Command) (*Environment, registry.Registry, error) {
