@@ -105,6 +105,7 @@ func worldCodec(t testing.TB) *codec.Codec {
 			add(def.Name, string(text))
 		}
 	}
+	regs = append(regs, systemSchemas(t, int32(len(regs)+1))...)
 	return codec.New(codec.NewStaticReader(regs...), codec.Config{})
 }
 

@@ -16,7 +16,9 @@ import (
 	"github.com/foldstream/foldstream/pkg/deadletter"
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/projection"
+	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/foldstream/foldstream/pkg/topics"
+	"github.com/foldstream/foldstream/schemas/avro"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -166,7 +168,29 @@ func probeCodec(t testing.TB) *codec.Codec {
 		}
 		regs = append(regs, r)
 	}
+	regs = append(regs, systemSchemas(t, int32(len(regs)+1))...)
 	return codec.New(codec.NewStaticReader(regs...), codec.Config{})
+}
+
+// systemSchemas registers what a snapshots topic holds.
+func systemSchemas(t testing.TB, id int32) []*codec.Registered {
+	t.Helper()
+	text, err := avro.Files.ReadFile("foldstream/Snapshot.v1.avsc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shot, err := codec.RegisterText(id, snapshot.TypeSnapshot, 1, event.KindSystem, string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err = avro.Files.ReadFile("foldstream/Checkpoint.v1.avsc"); err != nil {
+		t.Fatal(err)
+	}
+	checkpoint, err := codec.RegisterText(id+1, snapshot.TypeCheckpoint, 1, event.KindSystem, string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []*codec.Registered{shot, checkpoint}
 }
 
 func encode(t testing.TB, c *codec.Codec, def codec.TypeDef, v any) []byte {
@@ -229,7 +253,11 @@ func newDesk(t testing.TB, pg *testkit.Postgres, view projection.View, tune ...f
 	t.Helper()
 	d := &desk{t: t, pool: newPool(t, pg), view: view, codec: probeCodec(t), sink: &memorySink{}, last: map[string]int64{}, claim: event.Claim{ProducerID: 7}}
 	d.db = &flakyDatabase{database: d.pool}
-	if err := Migrate(t.Context(), d.pool, "fs", []projection.View{view}); err != nil {
+	if isSystem(view) {
+		if err := MigrateSystemViews(t.Context(), d.pool, "fs"); err != nil {
+			t.Fatalf("migrate: %v", err)
+		}
+	} else if err := Migrate(t.Context(), d.pool, "fs", []projection.View{view}); err != nil {
 		t.Fatalf("migrate: %v", err)
 	}
 	d.cfg = Config{Namespace: "fs", Logger: quiet(), Clock: time.Now, RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond}.withDefaults()
@@ -238,6 +266,10 @@ func newDesk(t testing.TB, pg *testkit.Postgres, view projection.View, tune ...f
 	}
 	d.w = d.hire()
 	return d
+}
+
+func isSystem(view projection.View) bool {
+	return view.Kind == kindEvents || view.Kind == kindSnapshots
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -271,6 +303,7 @@ func (d *desk) hire() *worker {
 	w.hard, w.hardStop = context.WithCancel(d.t.Context())
 	w.ctx, w.cancel = context.WithCancel(w.hard)
 	d.t.Cleanup(w.hardStop)
+	d.t.Cleanup(dec.close)
 	return w
 }
 

@@ -103,5 +103,5 @@ func storable(s string) string {
 	if projection.CheckText(s) == nil {
 		return s
 	}
-	return deadletter.CleanText(s, 2*len(s)) // replacing may lengthen it
+	return deadletter.CleanText(s, 3*len(s)) // each replacement has 3 bytes
 }
