@@ -78,6 +78,9 @@ const (
 	batchEventsMax = codec.AppendBatchEventsMax   // of one batch
 	depthMax       = 64                           // of JSON
 	faultsMax      = 50                           // that a problem names
+	batchValuesMax = 1_000_000                    // Avro values of a batch's envelopes
+	inBatchesMax   = 65_536                       // requests of all batches that are worked on
+	batchWorkers   = 256                          // streams of one batch that are worked on at once
 )
 
 func (l Limits) withDefaults() Limits {
@@ -153,9 +156,14 @@ type API struct {
 	mux        *http.ServeMux
 	paths      map[string][]string // methods, by path pattern
 
-	inFlight    atomic.Int64
-	inFlightBuf atomic.Int64 // bytes
-	subscribers atomic.Int64
+	envelope   atomic.Pointer[codec.Binding] // of foldstream.Append
+	batch      atomic.Pointer[codec.Binding] // of foldstream.AppendBatch
+	batchCodec *codec.Codec                  // with room for a whole batch
+
+	inFlight      atomic.Int64
+	inFlightBytes atomic.Int64 // of bodies
+	inBatches     atomic.Int64 // requests of batches
+	subscribers   atomic.Int64
 
 	draining chan struct{} // closed by Drain
 	drain    sync.Once
@@ -171,6 +179,9 @@ func New(cfg Config) (*API, error) {
 		cfg: cfg, log: cfg.Logger, categories: map[string]Category{}, mux: http.NewServeMux(),
 		paths: map[string][]string{}, draining: make(chan struct{}), openapi: newDocument(cfg.Version),
 	}
+	a.batchCodec = codec.New(cfg.Registry, codec.Config{Limits: codec.Limits{
+		BytesMax: cfg.Limits.BatchBytesMax, ValuesMax: batchValuesMax,
+	}})
 	for _, c := range cfg.Categories {
 		if c.Mode != topics.ModeExternal {
 			a.categories[c.Name] = c

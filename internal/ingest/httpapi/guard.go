@@ -115,6 +115,10 @@ func overloaded(detail string) *Problem {
 	return problem(http.StatusTooManyRequests, codeOverloaded, detail).retryAfter(retryAfterSeconds)
 }
 
+func unavailable() *Problem {
+	return problem(http.StatusServiceUnavailable, codeUnavailable, "something that this needs is away: come again").retryAfter(retryAfterSeconds)
+}
+
 // failed answers an error. One after the answer began can only end the connection.
 func (a *API) failed(w *recorder, r *http.Request, rt route, err error) {
 	if w.status != 0 {
@@ -128,7 +132,7 @@ func (a *API) failed(w *recorder, r *http.Request, rt route, err error) {
 		if r.Context().Err() == nil {
 			a.log.Warn("a request could not be answered", "route", rt.operation.OperationID, "err", err)
 		}
-		p = problem(http.StatusServiceUnavailable, codeUnavailable, "something that this needs is away: come again").retryAfter(retryAfterSeconds)
+		p = unavailable()
 	}
 	p.write(w)
 }

@@ -73,3 +73,15 @@ func (a *API) serveDocument() error {
 	a.mux.HandleFunc("/", a.notFound)
 	return nil
 }
+
+func (a *API) appendOperation() *huma.Operation {
+	return &huma.Operation{OperationID: "append-events", Method: http.MethodPost, Path: "/v1/streams/{category}/{id}/events"}
+}
+
+func (a *API) batchOperation() *huma.Operation {
+	return &huma.Operation{OperationID: "append-batch", Method: http.MethodPost, Path: "/v1/append"}
+}
+
+func (a *API) commandOperation() *huma.Operation {
+	return &huma.Operation{OperationID: "send-command", Method: http.MethodPost, Path: "/v1/commands/{category}/{id}"}
+}
