@@ -25,7 +25,8 @@ type jsonEncoder struct {
 // span is a part of the body: the value of a field, or the entry of a map with its key.
 type span struct {
 	start, end     int
-	keyAt, keyEnds int
+	keyAt, keyEnds int  // entry
+	isThere        bool // field
 }
 
 func (e *jsonEncoder) begin(dst, text []byte, limits Limits) {
@@ -171,27 +172,27 @@ func (n *jsonNode) fieldIndex(key []byte, next int) int {
 }
 
 func (e *jsonEncoder) member(n *jsonNode, i, first, depthLeft int) bool {
-	if e.spans[first+i].keyEnds != 0 {
+	if e.spans[first+i].isThere {
 		return e.fault("the field is there twice") && e.skip()
 	}
 	start := len(e.out)
 	if !e.value(n.fields[i].node, depthLeft) {
 		return false
 	}
-	e.spans[first+i] = span{start: start, end: len(e.out), keyEnds: 1} // keyEnds says that it is there
+	e.spans[first+i] = span{start: start, end: len(e.out), isThere: true}
 	return true
 }
 
 // complete fills in defaults and puts a record's fields in order. Most texts need neither.
 func (e *jsonEncoder) complete(n *jsonNode, fields []span, start int) bool {
 	at, inOrder := start, 0
-	for inOrder < len(fields) && fields[inOrder].keyEnds != 0 && fields[inOrder].start == at {
+	for inOrder < len(fields) && fields[inOrder].isThere && fields[inOrder].start == at {
 		at = fields[inOrder].end
 		inOrder++
 	}
 	if at == len(e.out) { // the others, if any, are absent
 		for i := inOrder; i < len(fields); i++ {
-			if fields[i].keyEnds == 0 && !e.absent(&n.fields[i]) {
+			if !fields[i].isThere && !e.absent(&n.fields[i]) {
 				return false
 			}
 		}
@@ -201,7 +202,7 @@ func (e *jsonEncoder) complete(n *jsonNode, fields []span, start int) bool {
 	shift := at
 	e.out = e.out[:at]
 	for i := inOrder; i < len(fields); i++ {
-		if f := fields[i]; f.keyEnds != 0 {
+		if f := fields[i]; f.isThere {
 			e.out = append(e.out, e.spare[f.start-shift:f.end-shift]...)
 		} else if !e.absent(&n.fields[i]) {
 			return false
