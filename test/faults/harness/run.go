@@ -298,6 +298,10 @@ func (r *runner) observe(ctx context.Context) error {
 		if err := s.stop(); err != nil {
 			st.note("%v", err)
 		}
+		// It is started again when it ends by itself; what no service may do is to crash.
+		if n := s.logged("panic: ") + s.logged("fatal error: "); n > 0 {
+			st.note("%s crashed %d times, see its logs", s.name, n)
+		}
 	}
 	if err := st.readAll(ctx, run); err != nil {
 		return err

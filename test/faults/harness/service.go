@@ -28,14 +28,26 @@ type service struct {
 	mu      sync.Mutex
 	runs    int
 	proc    *devstack.Process
+	down    bool   // ended on purpose: it is not to be started again
 	log     string // file of the current run
 	listens string // where the current run does, once that is known
 }
 
-// start runs the service. The kernel ends it with this process, whatever ends that.
+// restartPause is how long the supervisor waits before it starts a service that ended by itself.
+const restartPause = 300 * time.Millisecond
+
+// start runs the service, and as a supervisor would, runs it again when it ends by itself: one that
+// is started while the broker is away gives up. The kernel ends it with this process, whatever
+// ends that.
 func (s *service) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.down = false
+	return s.run()
+}
+
+// run starts a process; the caller holds the lock.
+func (s *service) run() error {
 	s.runs++
 	s.log = filepath.Join(s.st.dir, fmt.Sprintf("%s-%d.log", s.name, s.runs))
 	cmd := exec.Command(s.st.binary, s.args...)
@@ -45,7 +57,26 @@ func (s *service) start() error {
 		return err
 	}
 	s.proc, s.listens = proc, ""
+	go s.supervise(proc)
 	return nil
+}
+
+func (s *service) supervise(proc *devstack.Process) {
+	<-proc.Done()
+	time.Sleep(restartPause)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc == proc && !s.down {
+		_ = s.run() // what cannot be started does not serve, which the run finds out
+	}
+}
+
+// takeDown returns the process, which is going to be ended on purpose.
+func (s *service) takeDown() *devstack.Process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = true
+	return s.proc
 }
 
 func (s *service) process() (*devstack.Process, string) {
@@ -67,7 +98,7 @@ func (s *service) alive() bool {
 }
 
 func (s *service) kill() error {
-	if p, _ := s.process(); p != nil {
+	if p := s.takeDown(); p != nil {
 		return p.Kill()
 	}
 	return nil
@@ -85,7 +116,7 @@ func (s *service) resume() error {
 
 // stop asks the service to end, and tells when it does not end well.
 func (s *service) stop() error {
-	p, _ := s.process()
+	p := s.takeDown()
 	if p == nil || p.Ended() {
 		return nil
 	}

@@ -219,9 +219,9 @@ func (g *stage) stopped(ctx context.Context) []string {
 	g.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, stopMax)
 	defer cancel()
-	served, silent := 0, 0
+	var servedLast, silentLast int // of the last look that was not cut short
 	err := poll(ctx, 100*time.Millisecond, "partitions to stop", func() (bool, error) {
-		served, silent = 0, 0
+		served, silent := 0, 0
 		for _, s := range g.st.named("ingest") {
 			own := 0
 			for category := range categories {
@@ -232,12 +232,15 @@ func (g *stage) stopped(ctx context.Context) []string {
 				silent++
 			}
 		}
+		if ctx.Err() == nil {
+			servedLast, silentLast = served, silent
+		}
 		return served == 0 && silent < len(g.st.named("ingest")), nil
 	})
 	if err == nil {
 		return nil
 	}
-	return []string{fmt.Sprintf("%d partitions are served still after %s, %d of %d instances call themselves ready", served, stopMax, silent, len(g.st.named("ingest")))}
+	return []string{fmt.Sprintf("%d partitions are served still after %s, %d of %d instances call themselves ready", servedLast, stopMax, silentLast, len(g.st.named("ingest")))}
 }
 
 // stopMax is how long a loud stop may take.
