@@ -93,14 +93,36 @@ type RegistryConfig struct {
 	PasswordFile string `koanf:"password_file"`
 	// Timeout bounds one request to the registry. Default 10s.
 	Timeout time.Duration `koanf:"timeout"`
+	// HTTPWritable lets clients register schemas through /registry. Default false: schemas are
+	// registered by the project, and /registry only shows them.
+	HTTPWritable bool `koanf:"http_writable"`
 }
 
-// HTTPConfig says where health and metrics are served.
+// HTTPConfig says where the API, health and metrics are served, and what clients may ask for.
 type HTTPConfig struct {
 	// Addr is host:port. Default ":8080". Port 0 takes a free one, which the log tells.
 	Addr string `koanf:"addr"`
-	// ReadTimeout bounds the reading of one request. Default 5s.
+	// ReadTimeout bounds the reading of one request. Default 5s. Bodies over slow lines need more.
 	ReadTimeout time.Duration `koanf:"read_timeout"`
+	// BodyBytesMax bounds the body of a request for one stream, in bytes. Default 1 MiB.
+	BodyBytesMax int `koanf:"body_bytes_max"`
+	// BatchBytesMax bounds the body of a request for many streams, in bytes. Default 8 MiB.
+	BatchBytesMax int `koanf:"batch_bytes_max"`
+	// InFlightMax bounds the requests of the API that are worked on at once; more are answered 429.
+	// Default 4096.
+	InFlightMax int `koanf:"in_flight_max"`
+	// SubscribersMax bounds the open subscriptions; more are answered 429. Default 256.
+	SubscribersMax int `koanf:"subscribers_max"`
+	// RequestTimeout is how long an outcome is waited for where the client says nothing. Default
+	// 10s, at most 25s. Shorter makes more outcomes unknown when partitions move.
+	RequestTimeout time.Duration `koanf:"request_timeout"`
+	// TokenFile holds bearer tokens, one on each line, any of which opens /v1 and /registry. It is
+	// read again when it changes. Default "": they are open to whoever can reach the address.
+	TokenFile string `koanf:"token_file"`
+	// TLSCertFile and TLSKeyFile are the server's PEM certificate and key. They are read again when
+	// they change. Default "": plain HTTP.
+	TLSCertFile string `koanf:"tls_cert_file"`
+	TLSKeyFile  string `koanf:"tls_key_file"`
 }
 
 // LogConfig says what is logged and how.
@@ -131,18 +153,24 @@ type ProjectorConfig struct {
 	// Watchdog is how long a partition may have records waiting and make no progress before the
 	// instance is not ready. Default 30s.
 	Watchdog time.Duration `koanf:"watchdog"`
+	// EventsIndex keeps the system views events and snapshots, which make single streams loadable.
+	// Default true. Without them, reads of a stream go through its partition of the log.
+	EventsIndex bool `koanf:"events_index"`
 }
 
 // DefaultConfig returns the configuration without a file, an environment or a flag.
 func DefaultConfig() Config {
 	return Config{
-		Kafka:           KafkaConfig{ClientID: "foldstream"},
-		Postgres:        PostgresConfig{PoolMax: 16, ConnectTimeout: 5 * time.Second},
-		Registry:        RegistryConfig{Timeout: 10 * time.Second},
-		HTTP:            HTTPConfig{Addr: ":8080", ReadTimeout: 5 * time.Second},
+		Kafka:    KafkaConfig{ClientID: "foldstream"},
+		Postgres: PostgresConfig{PoolMax: 16, ConnectTimeout: 5 * time.Second},
+		Registry: RegistryConfig{Timeout: 10 * time.Second},
+		HTTP: HTTPConfig{
+			Addr: ":8080", ReadTimeout: 5 * time.Second, BodyBytesMax: 1 << 20, BatchBytesMax: 8 << 20,
+			InFlightMax: 4096, SubscribersMax: 256, RequestTimeout: 10 * time.Second,
+		},
 		Log:             LogConfig{Level: "info", Format: "auto"},
 		Ingest:          IngestConfig{SessionTimeout: 6 * time.Second, StateBytesMax: 1 << 30},
-		Projector:       ProjectorConfig{SessionTimeout: 6 * time.Second, BatchRecordsMax: 5000, Watchdog: 30 * time.Second},
+		Projector:       ProjectorConfig{SessionTimeout: 6 * time.Second, BatchRecordsMax: 5000, Watchdog: 30 * time.Second, EventsIndex: true},
 		ShutdownTimeout: 25 * time.Second,
 	}
 }
@@ -157,6 +185,12 @@ const (
 	connectionTimeoutsMax = 10 * time.Minute
 	stateBytesMin         = 1 << 20
 	batchRecordsMax       = 1_000_000
+	bodyBytesMin          = 1 << 10
+	bodyBytesMax          = 16 << 20 // more than a record batch ever takes
+	batchBytesMax         = 128 << 20
+	inFlightMax           = 65_536
+	subscribersMax        = 10_000
+	requestTimeoutMax     = 25 * time.Second
 )
 
 // Validate joins all faults of the configuration by itself. What only some processes need,
@@ -253,6 +287,15 @@ func (c HTTPConfig) validate() error {
 	if _, _, err := net.SplitHostPort(c.Addr); err != nil {
 		faults = append(faults, fault("http.addr", "%q is not host:port", c.Addr))
 	}
+	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
+		faults = append(faults, fault("http.tls_cert_file", "it and http.tls_key_file go together; one is missing"))
+	}
+	faults = append(faults,
+		numberBetween("http.body_bytes_max", c.BodyBytesMax, bodyBytesMin, bodyBytesMax),
+		numberBetween("http.batch_bytes_max", c.BatchBytesMax, bodyBytesMin, batchBytesMax),
+		numberBetween("http.in_flight_max", c.InFlightMax, 1, inFlightMax),
+		numberBetween("http.subscribers_max", c.SubscribersMax, 1, subscribersMax),
+		durationBetween("http.request_timeout", c.RequestTimeout, time.Millisecond, requestTimeoutMax))
 	return errors.Join(faults...)
 }
 
@@ -283,6 +326,13 @@ func (c ProjectorConfig) validate() error {
 	return errors.Join(append(faults,
 		durationBetween("projector.session_timeout", c.SessionTimeout, sessionTimeoutMin, sessionTimeoutMax),
 		durationBetween("projector.watchdog", c.Watchdog, time.Second, time.Hour))...)
+}
+
+func numberBetween(key string, n, low, high int) error {
+	if n < low || n > high {
+		return fault(key, "%d, want %d to %d", n, low, high)
+	}
+	return nil
 }
 
 func durationBetween(key string, d, low, high time.Duration) error {

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,18 +17,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// HTTPServer serves /metrics, /livez and /readyz.
+// HTTPServer serves /metrics, /livez and /readyz, and what else is handed to it by Handle.
 //
 // /livez answers 200 as long as the process can answer at all. /readyz runs every check and
 // answers 200 when all pass, else 503; its JSON names each check with "ok" or its reason.
+//
+// An answer may take httpWriteTimeout; one that goes on for longer, such as a stream of events,
+// sets its own deadlines by http.ResponseController, before each write.
 type HTTPServer struct {
 	cfg      HTTPConfig
 	logger   *slog.Logger
 	mux      *http.ServeMux
 	listener net.Listener
+	tls      *tls.Config // nil: plain
 
-	mu     sync.Mutex
-	checks []check
+	mu         sync.Mutex
+	checks     []check
+	onShutdown []func()
 }
 
 type check struct {
@@ -36,10 +42,14 @@ type check struct {
 }
 
 const (
-	httpHeaderBytesMax   = 64 << 10
-	httpIdleTimeout      = 2 * time.Minute
+	httpHeaderBytesMax = 64 << 10
+	httpIdleTimeout    = 2 * time.Minute
+	// httpWriteTimeout is longer than any request waits for its outcome.
+	httpWriteTimeout = time.Minute
+	// httpDrainTimeout is how long requests under way may go on; then their contexts end, and they
+	// have httpShutdownTimeout to say so.
+	httpDrainTimeout     = 5 * time.Second
 	httpShutdownTimeout  = 2 * time.Second
-	httpWriteTimeout     = 30 * time.Second
 	metricsScrapesMax    = 4
 	metricsScrapeTimeout = 10 * time.Second
 )
@@ -49,9 +59,12 @@ const (
 func NewHTTPServer(cfg HTTPConfig, gatherer prometheus.Gatherer, logger *slog.Logger) (*HTTPServer, error) {
 	listener, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
-		return nil, fmt.Errorf("listen for health and metrics (http.addr): %w", err)
+		return nil, fmt.Errorf("listen for HTTP (http.addr): %w", err)
 	}
 	s := &HTTPServer{cfg: cfg, logger: logger, mux: http.NewServeMux(), listener: listener}
+	if s.tls, err = cfg.tlsConfig(logger); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
 	s.mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
 		MaxRequestsInFlight: metricsScrapesMax, Timeout: metricsScrapeTimeout, EnableOpenMetrics: true,
 	}))
@@ -77,28 +90,76 @@ func (s *HTTPServer) AddCheck(name string, ok func() error) {
 	s.checks = append(s.checks, check{name, ok})
 }
 
-// Run serves until ctx ends, then lets open requests finish for at most two seconds.
-func (s *HTTPServer) Run(ctx context.Context) error {
-	server := &http.Server{
-		Handler: s.mux, ReadTimeout: s.cfg.ReadTimeout, ReadHeaderTimeout: s.cfg.ReadTimeout,
-		WriteTimeout: httpWriteTimeout, IdleTimeout: httpIdleTimeout, MaxHeaderBytes: httpHeaderBytesMax,
-		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
+// URL returns the server's base address, such as http://127.0.0.1:8080. Where it listens on all
+// addresses, that of this machine stands in it.
+func (s *HTTPServer) URL() string {
+	host, port, err := net.SplitHostPort(s.Addr())
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
 	}
+	scheme := "http"
+	if s.tls != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}
+
+// Handle serves a pattern of http.ServeMux. It must be called before Run.
+func (s *HTTPServer) Handle(pattern string, handler http.Handler) { s.mux.Handle(pattern, handler) }
+
+// OnShutdown adds what is called, in a goroutine of its own, when Run's context ends: for handlers
+// whose answers would go on forever. It must be called before Run.
+func (s *HTTPServer) OnShutdown(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onShutdown = append(s.onShutdown, f)
+}
+
+// Run serves until ctx ends, then takes no new connections and lets requests under way finish, at
+// most for httpDrainTimeout; then their contexts end.
+func (s *HTTPServer) Run(ctx context.Context) error {
+	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
+	server := s.server(base)
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpShutdownTimeout)
+		late := time.AfterFunc(httpDrainTimeout, func() { cut(ErrDraining) })
+		defer late.Stop()
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpDrainTimeout+httpShutdownTimeout)
 		defer cancel()
 		stopped <- errors.Join(server.Shutdown(bounded), server.Close())
 	})
 	defer stop()
-	s.logger.Info("health and metrics are served", "addr", s.Addr())
-	if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve health and metrics on %s: %w", s.Addr(), err)
+	s.logger.Info("HTTP is served", "url", s.URL())
+	if err := s.serve(server); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP on %s: %w", s.Addr(), err)
 	}
 	if err := <-stopped; err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("stop serving health and metrics: %w", err)
+		return fmt.Errorf("stop serving HTTP: %w", err)
 	}
 	return nil
+}
+
+func (s *HTTPServer) server(base context.Context) *http.Server {
+	server := &http.Server{
+		Handler: s.mux, ReadTimeout: s.cfg.ReadTimeout, ReadHeaderTimeout: s.cfg.ReadTimeout,
+		WriteTimeout: httpWriteTimeout, IdleTimeout: httpIdleTimeout, MaxHeaderBytes: httpHeaderBytesMax,
+		ErrorLog:    slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return base }, TLSConfig: s.tls,
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.onShutdown {
+		server.RegisterOnShutdown(f)
+	}
+	return server
+}
+
+func (s *HTTPServer) serve(server *http.Server) error {
+	if s.tls != nil {
+		return server.ServeTLS(s.listener, "", "")
+	}
+	return server.Serve(s.listener)
 }
 
 // Close frees the port of a server whose Run is never called.
