@@ -40,7 +40,7 @@ dev: ## Run a stack that stays up (its data is kept in .foldstream)
 
 .PHONY: test
 test: ## All tests that this machine can run; ends with the backends that were missing
-	@TEST_TIMEOUT=$(TEST_TIMEOUT) GO=$(GO) scripts/test.sh $(TESTFLAGS) $$($(GO) list ./... | grep -v /test/real)
+	@TEST_TIMEOUT=$(TEST_TIMEOUT) GO=$(GO) scripts/test.sh $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /test/real -e /test/interop)
 	@$(MAKE) --no-print-directory test/real
 	$(GO) test ./test/faults/...
 
@@ -55,6 +55,14 @@ test/race: ## All tests under the race detector (needs a C compiler)
 .PHONY: test/real
 test/real: ## Kill the services 20 times each during an import on a real broker, then compare all
 	@TEST_TIMEOUT=20m GO=$(GO) scripts/test.sh -count=1 -v ./test/real/...
+
+.PHONY: test/interop
+test/interop: ## Clients in Python, JavaScript and Java, the README's examples, schemathesis on the HTTP API
+	@TEST_TIMEOUT=9m GO=$(GO) scripts/test.sh -count=1 ./test/interop
+
+.PHONY: interop
+interop: ## The same, also where another registry (Apicurio) is there already; shows each
+	@TEST_TIMEOUT=15m GO=$(GO) scripts/test.sh -count=1 -v ./test/interop -apicurio
 
 .PHONY: test/outside
 test/outside: ## The module that imports only pkg/, as a team's own would

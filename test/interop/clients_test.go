@@ -37,7 +37,7 @@ func clients() []client {
 		}},
 		{name: "java", command: func(t *testing.T) []string {
 			program, classPath := java(t, "clients/java/pom.xml")
-			return []string{program, "-cp", classPath, "clients/java/Client.java"}
+			return []string{program, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", classPath, "clients/java/Client.java"}
 		}},
 	}
 }

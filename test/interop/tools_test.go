@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,10 +31,15 @@ const (
 func require(t *testing.T, program, debianPackage string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
-	if err == nil {
-		return path
+	if err != nil {
+		missing(t, fmt.Sprintf("MISSING %s: %v; Debian's package is %s", program, err, debianPackage))
 	}
-	line := fmt.Sprintf("MISSING %s: %v; Debian's package is %s", program, err, debianPackage)
+	return path
+}
+
+// missing leaves the test out and says so where the run's last lines come from.
+func missing(t *testing.T, line string) {
+	t.Helper()
 	if os.Getenv(testkit.EnvRequireAll) == "1" {
 		t.Fatalf("%s; %s is set", line, testkit.EnvRequireAll)
 	}
@@ -49,13 +55,15 @@ func require(t *testing.T, program, debianPackage string) string {
 	}
 	fmt.Fprintln(os.Stderr, line)
 	t.Skip(line)
-	return ""
 }
 
 // python returns an interpreter that has the packages of a requirements file.
 func python(t *testing.T, requirements string) string {
 	t.Helper()
 	python := require(t, "python3", "python3-venv")
+	if err := run(t.Context(), "", python, "-c", "import ensurepip, venv"); err != nil { // Debian ships them apart
+		missing(t, "MISSING venv of Python; Debian's package is python3-venv: "+strings.ReplaceAll(err.Error(), "\n", " "))
+	}
 	version := output(t, exec.CommandContext(t.Context(), python, "--version"))
 	dir := cached(t, "python", []byte(version+readFile(t, requirements)), func(ctx context.Context, dir string) error {
 		inside := filepath.Join(dir, "bin", "python")
