@@ -66,23 +66,20 @@ func (s *server) writeFault(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds))
 		known = &fault{http.StatusServiceUnavailable, http.StatusServiceUnavailable, "the schema registry's store does not answer: try again"}
 	}
-	s.write(w, r, known.Status, known)
+	s.write(w, r, known.Status, &fault{known.Status, known.Code, shorten(known.Message, messageBytesMax)})
 }
+
+// messageBytesMax bounds a message: a schema may have thousands of faults.
+const messageBytesMax = 4 << 10
 
 // text is an answer that is JSON already: a schema.
 type text string
 
 func (s *server) write(w http.ResponseWriter, r *http.Request, status int, value any) {
-	body, is := []byte(nil), false
-	if t, raw := value.(text); raw {
-		body, is = []byte(t), true
-	}
-	if !is {
-		var err error
-		if body, err = json.Marshal(value); err != nil {
-			s.log.Error("schema registry: an answer does not encode", "error", err)
-			status, body = http.StatusServiceUnavailable, []byte(`{"error_code": 503, "message": "the answer does not encode"}`)
-		}
+	body, err := encode(value)
+	if err != nil {
+		s.log.Error("schema registry: an answer does not encode", "error", err)
+		status, body = http.StatusServiceUnavailable, []byte(`{"error_code":503,"message":"the answer does not encode"}`)
 	}
 	header := w.Header()
 	header.Set("Content-Type", mediaType(r.Header.Values("Accept")))
@@ -90,6 +87,13 @@ func (s *server) write(w http.ResponseWriter, r *http.Request, status int, value
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client has gone: nothing to do
+}
+
+func encode(value any) ([]byte, error) {
+	if raw, is := value.(text); is {
+		return []byte(raw), nil
+	}
+	return json.Marshal(value)
 }
 
 // The media types of bodies, in both directions.
@@ -114,10 +118,11 @@ func mediaType(accept []string) string {
 }
 
 // clip shortens foreign text for a message.
-func clip(foreign string) string {
-	const clipBytes = 80
-	if len(foreign) > clipBytes {
-		return foreign[:clipBytes] + "…"
+func clip(foreign string) string { return shorten(foreign, 80) }
+
+func shorten(long string, bytesMax int) string {
+	if len(long) > bytesMax {
+		return strings.ToValidUTF8(long[:bytesMax], "") + "…"
 	}
-	return foreign
+	return long
 }

@@ -73,6 +73,9 @@ func isMissing(err error) bool {
 	return errors.As(err, &answered) && answered.Status == http.StatusNotFound
 }
 
+// verdictMessagesMax bounds what a verdict tells.
+const verdictMessagesMax = 100
+
 func (s *server) judge(c *call, in *submitted, against []*codec.Registered) verdict {
 	var messages []string
 	for _, reg := range against {
@@ -82,7 +85,7 @@ func (s *server) judge(c *call, in *submitted, against []*codec.Registered) verd
 	}
 	v := verdict{Compatible: len(messages) == 0}
 	if c.flag("verbose") {
-		v.Messages = messages
+		v.Messages = messages[:min(len(messages), verdictMessagesMax)]
 	}
 	return v
 }
