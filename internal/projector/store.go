@@ -302,7 +302,7 @@ func (s *store) writeAppended(ctx context.Context, tx pgx.Tx, category string, s
 	return nil
 }
 
-// checkViolation is the SQLSTATE of, among others, a row that no partition takes.
+// checkViolation is the SQLSTATE of a row that no partition takes; of a constraint, when one is named.
 const checkViolation = "23514"
 
 func (s *store) copyEvents(ctx context.Context, tx pgx.Tx, rows []projection.Row) error {
@@ -314,7 +314,7 @@ func (s *store) copyEvents(ctx context.Context, tx pgx.Tx, rows []projection.Row
 	source := pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) { return rows[i], nil })
 	_, err := tx.CopyFrom(ctx, pgx.Identifier{SchemaName(s.namespace, s.view), "rows"}, names, source)
 	var refused *pgconn.PgError
-	if errors.As(err, &refused) && refused.Code == checkViolation {
+	if errors.As(err, &refused) && refused.Code == checkViolation && refused.ConstraintName == "" {
 		s.months.forget()
 		return deadletter.Retried("partition", fmt.Errorf("a month's partition was dropped or detached: %w", err))
 	}
