@@ -379,3 +379,33 @@ func TestConfigTakesSystemViewsAlone(t *testing.T) {
 	slices.Sort(got)
 	wantLines(t, "what is read", got, "events.v1 fs.other.events", "events.v1 fs.probe.events", "snapshots.v1 fs.other.snapshots", "snapshots.v1 fs.probe.snapshots")
 }
+
+// The steps of docs/operations.md, "Rebuilding a view".
+func TestTheIndexIsRebuiltByTheStepsForViews(t *testing.T) {
+	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
+		d := newDesk(t, pg, probeEvents())
+		a1, b1 := d.noted("a", "one", 1), d.dated("b", t0.AddDate(-1, 0, 0))
+		d.apply(a1, b1)
+		forgotten := d.w
+		if _, err := d.pool.Exec(t.Context(), `begin;
+			drop schema fs_events_v1 cascade;
+			update fs.offsets set epoch = epoch + 1, next_offset = -2, topic_id = '', claim_producer_id = null, claim_epoch = null, last_event_id = ''
+			 where consumer = 'view.events.v1';
+			delete from fs.parked  where consumer = 'view.events.v1';
+			delete from fs.letters where consumer = 'view.events.v1';
+			delete from fs.views   where name = 'events' and version = 1;
+			commit;`); err != nil {
+			t.Fatal(err)
+		}
+		if err := MigrateSystemViews(t.Context(), d.pool, "fs"); err != nil {
+			t.Fatal(err)
+		}
+		a2 := d.noted("a", "two", 2)
+		if err := forgotten.apply(recs(a2)); !errors.Is(err, errFenced) {
+			t.Errorf("a forgotten worker: got %v, want %v", err, errFenced)
+		}
+		d.w = d.hire()
+		d.apply(a1, b1, a2)
+		d.wantIndexed(a1, b1, a2)
+	})
+}
