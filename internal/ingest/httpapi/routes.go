@@ -10,6 +10,8 @@ import (
 func (a *API) registrars() []func() {
 	return []func(){
 		a.registerWrites,
+		a.registerReads,
+		a.registerSubscribe,
 	}
 }
 
