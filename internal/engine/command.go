@@ -30,8 +30,10 @@ type command struct {
 	direct   chan<- answered // of a submission; nil for a record of a commands topic
 	previous undo            // what to take back when its batch is refused
 
-	replyFault  error  // why its reply topic may not be named
-	originNoted bool   // its origin counts as seen because of itself
+	replyFault  error      // why its reply topic may not be named
+	originNoted bool       // its origin counts as seen because of itself
+	key         commandKey // of its id in windows, once keyed
+	keyed       bool
 	lastEventID string // of the events that are under way
 	after       []byte // the stream's encoded state behind them
 	// decidedThrough is for a submission, see owner.decidedThrough.
@@ -52,6 +54,14 @@ const (
 func (c *command) again() {
 	c.phase = phaseWaiting
 	c.outcome, c.letter, c.previous, c.after = Outcome{}, nil, undo{}, nil
+}
+
+// windowKey stands for the command's id in its stream's window.
+func (c *command) windowKey() commandKey {
+	if !c.keyed {
+		c.key, c.keyed = keyOf(c.request.ID), true
+	}
+	return c.key
 }
 
 func (c *command) stream(category string) event.StreamID {
@@ -234,7 +244,7 @@ func (o *owner) evaluateRepeated(c *command, s *stream, hash [16]byte) (verdict,
 	if s == nil {
 		return verdict{}, false
 	}
-	known := s.window.find(keyOf(c.request.ID), o.category.limits, o.logTime())
+	known := s.window.find(c.windowKey(), o.category.limits, o.turnLogTime())
 	if known == nil {
 		return verdict{}, false
 	}
@@ -335,7 +345,7 @@ func (o *owner) appendItem(c *command, stream event.StreamID, i int, item codec.
 	}
 	e := pendingEvent{typ: item.Type, id: item.ID, time: item.BusinessTime(c.time()), value: reframe(payload)}
 	if e.id == "" {
-		e.id = event.DeriveID(stream, c.request.ID, i)
+		e.id, o.idScratch = eventID(o.idScratch, stream, c.request.ID, i)
 	}
 	if err := event.ValidateID(e.id); err != nil {
 		return pendingEvent{}, CodeHeader, fmt.Errorf("the event's id has %d bytes; want 1 to %d bytes of UTF-8 without control characters", len(e.id), event.IDBytesMax)
@@ -444,7 +454,8 @@ func (o *owner) emit(c *command, m decider.Message, state any, version event.Ver
 			return verdict{}, &DeciderError{Category: o.category.Name, Stream: m.Stream, Type: m.Type, Err: fmt.Errorf("emitted a %T that does not encode: %w", data, err)}
 		}
 		typ := binding.Registered().Type
-		id := event.DeriveID(m.Stream, c.request.ID, i)
+		var id string
+		id, o.idScratch = eventID(o.idScratch, m.Stream, c.request.ID, i)
 		v.events[i] = pendingEvent{typ: typ, id: id, time: m.Time, value: value}
 		em := o.message(c, typ, version+event.Version(i)+1, data)
 		em.ID = id

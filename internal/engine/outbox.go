@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ type outbox struct {
 	client   *kgo.Client // replies and re-routes
 	large    *kgo.Client // letters: they are larger than the records that they hold
 	pacer    *pacer
-	reply    *codec.Binding
+	replyID  int32  // the schema's
 	letters  string // topic
 	consumer string
 	source   []byte
@@ -52,6 +53,9 @@ func newOutbox(ctx context.Context, opts []kgo.Opt, reply *codec.Binding, letter
 		kgo.MaxBufferedRecords(outboxRecordsMax), kgo.MaxBufferedBytes(outboxBytesMax),
 		kgo.UnknownTopicRetries(outboxUnknownTopics), kgo.ProducerBatchCompression(kgo.NoCompression()),
 	)
+	if err := checkReplies(reply); err != nil {
+		return nil, err
+	}
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: %w", err)
@@ -62,11 +66,27 @@ func newOutbox(ctx context.Context, opts []kgo.Opt, reply *codec.Binding, letter
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
 	b := &outbox{
-		client: client, large: large, reply: reply, letters: letters, consumer: consumer, source: []byte("/" + namespace + "/" + consumer),
+		client: client, large: large, replyID: reply.Registered().ID, letters: letters, consumer: consumer, source: []byte("/" + namespace + "/" + consumer),
 		clock: clock, log: log, ctx: ctx,
 	}
 	b.pacer = newPacer(func(r *kgo.Record, done func(*kgo.Record, error)) { client.Produce(ctx, r, done) })
 	return b, nil
+}
+
+// checkReplies holds the replies' own encoder to the schema that is registered.
+func checkReplies(binding *codec.Binding) error {
+	sample := codec.Reply{
+		RequestID: "request", Outcome: string(OutcomeInvalid), Category: "category", StreamID: "stream", FirstVersion: 1, LastVersion: 2,
+		ActualVersion: 3, Partition: 4, Offset: 5, Code: "code", Message: "message", Errors: []string{"error"}, Attempt: "6",
+	}
+	want, err := binding.Append(nil, sample)
+	if err != nil {
+		return fmt.Errorf("encoding a reply: %w", err)
+	}
+	if got := sample.AppendBody(codec.AppendConfluent(nil, binding.Registered().ID)); !bytes.Equal(got, want) {
+		return fmt.Errorf("schema id %d is registered as version 1 of %s with another text than ours: register the schema that this release brings along in a registry of its own", binding.Registered().ID, codec.TypeReply)
+	}
+	return nil
 }
 
 // outgoingPartition is the record's own, when it names one, else that of its key. One out of range
@@ -119,23 +139,7 @@ func (b *outbox) sendReply(o *owner, c *command) {
 	if event.ValidateID(stream.ID) != nil {
 		stream.ID = ""
 	}
-	reply := c.outcome.reply(&c.request, stream)
-	reply.Message = deadletter.CleanText(reply.Message, deadletter.MessageBytesMax)
-	for i := range reply.Errors {
-		reply.Errors[i] = deadletter.CleanText(reply.Errors[i], deadletter.MessageBytesMax)
-	}
-	value, err := b.reply.Append(nil, reply)
-	if err != nil {
-		o.mailbox.post(result{kind: resultSent, command: c, err: fmt.Errorf("encoding a reply: %w", err)})
-		return
-	}
-	rec := &kgo.Record{
-		Topic: c.request.ReplyTo.Topic, Partition: c.request.ReplyTo.Partition, Key: c.request.ReplyKey, Value: value,
-		Headers: b.replyHeaders(&c.request, stream.ID),
-	}
-	if rec.Key == nil {
-		rec.Key = []byte(c.request.ID)
-	}
+	rec := b.replyRecord(c, stream)
 	b.pacer.add(rec, func(_ *kgo.Record, err error) {
 		if err != nil && replyGivenUp(err) {
 			o.metrics.replyGivenUp()
@@ -154,25 +158,71 @@ func replyGivenUp(err error) bool {
 		strings.Contains(err.Error(), "invalid record partitioning choice")
 }
 
-func (b *outbox) replyHeaders(r *event.Request, streamID string) []event.Header {
-	headers := make([]event.Header, 0, 11)
+// replyOut is a reply's record with room for its headers: one piece of memory.
+type replyOut struct {
+	record  kgo.Record
+	headers [replyHeadersMax]event.Header
+}
+
+const (
+	replyHeadersMax = 11
+	replyBytesFixed = 200 // ids, time, framing and numbers of a reply
+)
+
+// replyRecord makes the answer to a request. Every text of it lies in one buffer.
+func (b *outbox) replyRecord(c *command, stream event.StreamID) *kgo.Record {
+	r := &c.request
+	reply := c.outcome.reply(r, stream)
+	reply.Message = deadletter.CleanText(reply.Message, deadletter.MessageBytesMax)
+	for i := range reply.Errors {
+		reply.Errors[i] = deadletter.CleanText(reply.Errors[i], deadletter.MessageBytesMax)
+	}
+	out := &replyOut{}
+	texts := arena{make([]byte, 0, replyBytesFixed+4*len(r.ID)+2*len(stream.ID)+len(stream.Category)+len(reply.Message)+len(r.CorrelationID)+len(r.Traceparent)+2*len(r.Attempt))}
+	headers := b.replyHeaders(out.headers[:0], &texts, r, stream.ID)
+	out.record = kgo.Record{Topic: r.ReplyTo.Topic, Partition: r.ReplyTo.Partition, Key: r.ReplyKey, Headers: headers}
+	if out.record.Key == nil {
+		out.record.Key = texts.text(r.ID)
+	}
+	out.record.Value = texts.take(func(dst []byte) []byte { return reply.AppendBody(codec.AppendConfluent(dst, b.replyID)) })
+	return &out.record
+}
+
+// replyHeaders appends a reply's headers; their texts go into the arena.
+func (b *outbox) replyHeaders(headers []event.Header, texts *arena, r *event.Request, streamID string) []event.Header {
 	add := func(name string, value []byte) { headers = append(headers, event.Header{Key: name, Value: value}) }
-	add(event.HeaderID, []byte(event.ReplyID(r.ID)))
+	add(event.HeaderID, texts.take(func(dst []byte) []byte { return appendReplyID(dst, r.ID) }))
 	add(event.HeaderType, replyTypeBytes)
 	add(event.HeaderSource, b.source)
 	add(event.HeaderSpecVersion, specVersionBytes)
-	add(event.HeaderTime, b.clock().UTC().AppendFormat(nil, time.RFC3339Nano))
-	add(event.HeaderSubject, []byte(streamID))
+	add(event.HeaderTime, texts.take(func(dst []byte) []byte { return b.clock().UTC().AppendFormat(dst, time.RFC3339Nano) }))
+	add(event.HeaderSubject, texts.text(streamID))
 	add(event.HeaderContentType, contentTypeBytes)
-	add(event.HeaderCorrelationID, []byte(correlation(r)))
-	add(event.HeaderCausationID, []byte(r.ID))
+	add(event.HeaderCorrelationID, texts.text(correlation(r)))
+	add(event.HeaderCausationID, texts.text(r.ID))
 	if r.Traceparent != "" {
-		add(event.HeaderTraceparent, []byte(r.Traceparent))
+		add(event.HeaderTraceparent, texts.text(r.Traceparent))
 	}
 	if r.Attempt != "" {
-		add(event.HeaderAttempt, []byte(r.Attempt))
+		add(event.HeaderAttempt, texts.text(r.Attempt))
 	}
 	return headers
+}
+
+// arena holds many short texts in one buffer. A slice that it gave stays good when it grows.
+type arena struct{ buf []byte }
+
+func (a *arena) text(s string) []byte {
+	at := len(a.buf)
+	a.buf = append(a.buf, s...)
+	return a.buf[at:len(a.buf):len(a.buf)]
+}
+
+// take gives what appended adds to the buffer.
+func (a *arena) take(appended func(dst []byte) []byte) []byte {
+	at := len(a.buf)
+	a.buf = appended(a.buf)
+	return a.buf[at:len(a.buf):len(a.buf)]
 }
 
 var replyTypeBytes = []byte(codec.TypeReply)

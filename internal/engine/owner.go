@@ -81,6 +81,7 @@ type owner struct {
 	retryWait  time.Duration
 
 	hashScratch   []byte
+	idScratch     []byte
 	arena         []byte
 	headers       []event.Header
 	records       []appender.Record
@@ -88,10 +89,24 @@ type owner struct {
 	batchBytesMax int
 	renewAt       time.Time
 	lastAppend    time.Time
+	prove         atomic.Bool // a keep-alive is wanted now, see watchTopics
 	sweepAt       time.Time
 	budgetHeld    int64
 	skew          time.Duration // of the broker's clock against ours
+	turnAt        time.Time     // when the command or the results in hand were taken up
 }
+
+// turnTime is the time of what is in hand: one reading of the clock serves all that is done for a
+// command, or for the results of one turn.
+func (o *owner) turnTime() time.Time {
+	if o.turnAt.IsZero() {
+		return o.clock()
+	}
+	return o.turnAt
+}
+
+// turnLogTime is logTime of what is in hand.
+func (o *owner) turnLogTime() time.Time { return o.turnTime().Add(o.skew) }
 
 // logTime is now by the clock that stamps the events: a command id's age is counted by it, so that
 // a host whose clock is off forgets nothing early.
@@ -589,6 +604,7 @@ func (o *owner) takeDelivered() {
 
 // handle decides one command and sets on its way what comes of it.
 func (o *owner) handle(c *command) error {
+	o.turnAt = o.clock()
 	if !c.parsed {
 		o.parse(c)
 	}
@@ -672,7 +688,7 @@ func (o *owner) remembers(c *command) bool {
 	if s == nil {
 		return false
 	}
-	_, known := s.window.position(keyOf(c.request.ID))
+	_, known := s.window.position(c.windowKey())
 	return known
 }
 
@@ -716,12 +732,14 @@ func (o *owner) append(c *command, v verdict) error {
 		o.table.setState(s, encoded)
 	}
 	s.window.add(remembered{
-		key: keyOf(c.request.ID), hash: v.hash, first: first, count: int32(len(v.events)), offset: -1,
-		at: o.logTime().Unix(), dedupeUntil: unixOrZero(c.request.DedupeUntil),
+		key: c.windowKey(), hash: v.hash, first: first, count: int32(len(v.events)), offset: -1,
+		at: o.turnLogTime().Unix(), dedupeUntil: unixOrZero(c.request.DedupeUntil),
 	})
 	o.table.bytes += rememberedBytesFixed
 	s.changed = true
-	o.budget.set(o, o.table.bytes)
+	if first == 1 {
+		o.budget.set(o, o.table.bytes) // new streams are refused by it; the rest is told once a turn
+	}
 	c.phase = phaseDecided
 	c.outcome = Outcome{Kind: OutcomeAccepted, First: first, Last: s.version, Partition: o.partition}
 	o.appended.push(c)
@@ -758,11 +776,13 @@ func (o *owner) recordsOf(c *command, v verdict, first event.Version) []appender
 	r := &c.request
 	commandID := text(r.ID)
 	correlation := text(correlation(r))
-	hash := text(hex.EncodeToString(v.hash[:]))
 	at := len(o.arena)
+	o.arena = hex.AppendEncode(o.arena, v.hash[:])
+	hash := o.arena[at:len(o.arena):len(o.arena)]
+	at = len(o.arena)
 	o.arena = strconv.AppendInt(o.arena, c.record.Offset, 10)
 	commandOffset := o.arena[at:len(o.arena):len(o.arena)]
-	now := o.clock()
+	now := o.turnTime()
 	for i := range v.events {
 		e := &v.events[i]
 		start := len(o.headers)
@@ -848,6 +868,8 @@ func (o *owner) flush() {
 
 // takeIn handles results in the order in which they came.
 func (o *owner) takeIn(results []result) error {
+	o.turnAt = o.clock()
+	defer func() { o.budget.set(o, o.table.bytes) }()
 	for i := range results {
 		var err error
 		r := &results[i]
@@ -902,7 +924,7 @@ func (o *owner) promote(c *command, offset int64) {
 	if c.direct != nil {
 		o.ackedHighest = max(o.ackedHighest, c.decidedThrough)
 	}
-	o.lastAppend = o.clock()
+	o.lastAppend = o.turnTime()
 	s := c.previous.stream
 	for i := len(s.window.entries) - 1; i >= 0; i-- {
 		if e := &s.window.entries[i]; e.first == c.outcome.First {
@@ -911,8 +933,7 @@ func (o *owner) promote(c *command, offset int64) {
 		}
 	}
 	if s.window.due(o.category.limits) {
-		o.table.bytes -= int64(s.window.evict(o.category.limits, o.logTime())) * rememberedBytesFixed
-		o.budget.set(o, o.table.bytes)
+		o.table.bytes -= int64(s.window.evict(o.category.limits, o.turnLogTime())) * rememberedBytesFixed
 	}
 	s.offset = c.outcome.Offset
 	s.pending--
@@ -1007,7 +1028,7 @@ func (o *owner) onProof(group []*command, err error) error {
 // offsetOf finds the offset of a duplicate's original, which was under way when it was decided.
 func (o *owner) offsetOf(c *command) int64 {
 	if s := o.table.get(string(c.record.Key)); s != nil {
-		if i, ok := s.window.position(keyOf(c.request.ID)); ok {
+		if i, ok := s.window.position(c.windowKey()); ok {
 			return s.window.entries[i].offset
 		}
 	}
@@ -1080,7 +1101,7 @@ func (o *owner) onTick() error {
 		o.sweepAt = now.Add(sweepInterval)
 	case now.After(o.renewAt):
 		o.renewing = true
-	case now.Sub(o.lastAppend) > o.engine.limits.keepaliveAfter:
+	case o.prove.Swap(false) || now.Sub(o.lastAppend) > o.engine.limits.keepaliveAfter:
 		o.lastAppend = now
 		o.writer.AppendKeepalive(func(r appender.Result) {
 			if r.Err != nil {

@@ -238,7 +238,7 @@ func (k *keeper) promoted(c *command, s *stream, firstOffset int64) {
 	k.acks += count
 	d := k.dirty[s.id]
 	if d == nil {
-		d = &dirtyStream{id: s.id, first: firstOffset, since: k.o.clock()}
+		d = &dirtyStream{id: s.id, first: firstOffset, since: k.o.turnTime()}
 		k.dirty[s.id] = d
 		k.queue.push(d)
 	}

@@ -168,7 +168,7 @@ func TestVectorsOfARequestAndWhatItBecomes(t *testing.T) {
 			t.Errorf("%s: reply key: got %q, want %q", v.Name, key, v.Reply.Key)
 		}
 		box := &outbox{source: []byte("/" + file.Place.Namespace + "/ingest"), clock: time.Now}
-		answered := slices.DeleteFunc(box.replyHeaders(&c.request, v.Request.Key), func(h event.Header) bool { return h.Key == event.HeaderTime })
+		answered := slices.DeleteFunc(box.replyHeaders(nil, &arena{}, &c.request, v.Request.Key), func(h event.Header) bool { return h.Key == event.HeaderTime })
 		wantHeaders(t, v.Name+", reply", answered, v.Reply.Headers)
 	}
 }

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -126,6 +127,42 @@ type Reply struct {
 	Message       string   `avro:"message"`       // for people
 	Errors        []string `avro:"errors"`        // invalid: each fault
 	Attempt       string   `avro:"attempt"`       // the request's fs-attempt
+}
+
+// AppendBody appends the Avro body of the reply, without framing: the bytes that the binding of
+// ReplyDef writes, without its cost, since each command has an answer. Texts that are not UTF-8 are
+// made so; an outcome that is none of the six is written as unknown.
+func (r *Reply) AppendBody(dst []byte) []byte {
+	dst = appendText(dst, r.RequestID)
+	dst = binary.AppendVarint(dst, replyOutcomes[r.Outcome])
+	dst = appendText(dst, r.Category)
+	dst = appendText(dst, r.StreamID)
+	dst = binary.AppendVarint(dst, r.FirstVersion)
+	dst = binary.AppendVarint(dst, r.LastVersion)
+	dst = binary.AppendVarint(dst, r.ActualVersion)
+	dst = binary.AppendVarint(dst, int64(r.Partition))
+	dst = binary.AppendVarint(dst, r.Offset)
+	dst = appendText(dst, r.Code)
+	dst = appendText(dst, r.Message)
+	if len(r.Errors) > 0 {
+		dst = binary.AppendVarint(dst, int64(len(r.Errors)))
+		for _, text := range r.Errors {
+			dst = appendText(dst, text)
+		}
+	}
+	dst = append(dst, 0) // no further block
+	return appendText(dst, r.Attempt)
+}
+
+// replyOutcomes are the symbols of the schema's enum.
+var replyOutcomes = map[string]int64{"unknown": 0, "accepted": 1, "duplicate": 2, "conflict": 3, "rejected": 4, "invalid": 5}
+
+func appendText(dst []byte, text string) []byte {
+	if !utf8.ValidString(text) {
+		text = strings.ToValidUTF8(text, "\uFFFD")
+	}
+	dst = binary.AppendVarint(dst, int64(len(text)))
+	return append(dst, text...)
 }
 
 // AppendDef ties foldstream.Append to AppendEnvelope. Version 1, whose items have no metadata, is

@@ -15,6 +15,7 @@ import (
 
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/schemas/avro"
+	"pgregory.net/rapid"
 )
 
 var schemaFile = regexp.MustCompile(`^([a-z0-9_]+)/([A-Za-z]+)\.v([0-9]+)\.avsc$`)
@@ -199,5 +200,45 @@ func TestMetadataThatCannotBeHeadersIsNamed(t *testing.T) {
 		if row.want == "" && err != nil || row.want != "" && (fault == nil || fault.Header != row.want) {
 			t.Errorf("%s: got %v, want a fault of %q", name, err, row.want)
 		}
+	}
+}
+
+// The reply's own encoder writes what its schema asks for, and nothing else.
+func TestARepliesBodyIsThatOfItsSchema(t *testing.T) {
+	t.Parallel()
+	b := bind(t, envelopes(t), ReplyDef())
+	outcomes := []string{"unknown", "accepted", "duplicate", "conflict", "rejected", "invalid"}
+	text := rapid.String()
+	rapid.Check(t, func(t *rapid.T) {
+		r := Reply{
+			RequestID: text.Draw(t, "requestId"), Outcome: rapid.SampledFrom(outcomes).Draw(t, "outcome"), Category: text.Draw(t, "category"),
+			StreamID: text.Draw(t, "streamId"), FirstVersion: rapid.Int64().Draw(t, "first"), LastVersion: rapid.Int64().Draw(t, "last"),
+			ActualVersion: rapid.Int64().Draw(t, "actual"), Partition: rapid.Int32().Draw(t, "partition"), Offset: rapid.Int64().Draw(t, "offset"),
+			Code: text.Draw(t, "code"), Message: text.Draw(t, "message"), Errors: rapid.SliceOfN(text, 0, 5).Draw(t, "errors"), Attempt: text.Draw(t, "attempt"),
+		}
+		want, err := b.Append(nil, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.AppendBody(want[:ConfluentHeaderBytes:ConfluentHeaderBytes]); !bytes.Equal(got, want) {
+			t.Fatalf("%+v:\n got %x\nwant %x", r, got, want)
+		}
+	})
+}
+
+func TestAReplyIsReadableWhateverItsTexts(t *testing.T) {
+	t.Parallel()
+	c := envelopes(t)
+	r := Reply{Outcome: "no outcome", Code: "a\xffb"}
+	p, err := c.Inspect(context.Background(), TypeReply, r.AppendBody(AppendConfluent(nil, bind(t, c, ReplyDef()).Registered().ID)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := bind(t, c, ReplyDef()).Decode(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := got.(Reply); r.Outcome != "unknown" || r.Code != "a\uFFFDb" {
+		t.Errorf("got outcome %q and code %q, want unknown and the code with U+FFFD", r.Outcome, r.Code)
 	}
 }

@@ -137,11 +137,15 @@ func (b *bench) commands() error {
 				if !strings.Contains(b.options.systems, s.name) {
 					continue
 				}
+				used := cpuTime()
 				n, perS, p50, p99, err := loads[i].run(b.ctx, inFlight, b.options.duration)
 				if err != nil {
 					return fmt.Errorf("%s at %d in flight: %w", s.name, inFlight, err)
 				}
-				b.record(result{Bench: "commands", System: s.name, InFlight: inFlight, Run: run + 1, PerS: perS, P50Ms: p50, P99Ms: p99, Count: n})
+				b.record(result{
+					Bench: "commands", System: s.name, InFlight: inFlight, Run: run + 1, PerS: perS, P50Ms: p50, P99Ms: p99, Count: n,
+					CPUMicros: float64((cpuTime() - used).Microseconds()) / float64(max(n, 1)),
+				})
 			}
 		}
 	}

@@ -87,6 +87,7 @@ type result struct {
 	P50Ms     float64 `json:"p50_ms,omitempty"`
 	P99Ms     float64 `json:"p99_ms,omitempty"`
 	Count     int     `json:"count"`
+	CPUMicros float64 `json:"cpu_us,omitempty"` // processor time of this process for one of them: of system and client
 	Snapshots int     `json:"snapshots,omitempty"` // saved meanwhile
 }
 

@@ -84,7 +84,7 @@ func (b *batch) reset() {
 
 // add encodes the records as one entry and returns its size. When the batch would exceed bytesMax
 // it is left as it was and fits is false.
-func (b *batch) add(records []Record, now int64, bytesMax int) (bytes int, fits bool) {
+func (b *batch) add(records []Record, now func() time.Time, bytesMax int) (bytes int, fits bool) {
 	before, timeFirst, timeMax := len(b.buf), b.timeFirst, b.timeMax
 	for i := range records {
 		b.addRecord(&records[i], b.records+int32(i), now)
@@ -97,11 +97,12 @@ func (b *batch) add(records []Record, now int64, bytesMax int) (bytes int, fits 
 	return len(b.buf) - before, true
 }
 
-func (b *batch) addRecord(r *Record, delta int32, now int64) {
-	stamp := now
-	if !r.Time.IsZero() {
-		stamp = r.Time.UnixMilli()
+func (b *batch) addRecord(r *Record, delta int32, now func() time.Time) {
+	at := r.Time
+	if at.IsZero() {
+		at = now()
 	}
+	stamp := at.UnixMilli()
 	if delta == 0 {
 		b.timeFirst, b.timeMax = stamp, stamp
 	}

@@ -33,7 +33,7 @@ func TestBatchIsReadBackByKmsg(t *testing.T) {
 		b := new(batchPool).get()
 		var all []Record
 		for _, records := range entries {
-			if _, fits := b.add(records, 77, 1<<20); !fits {
+			if _, fits := b.add(records, at77, 1<<20); !fits {
 				t.Fatalf("%d records do not fit into 1 MiB", len(records))
 			}
 			all = append(all, records...)
@@ -100,15 +100,15 @@ func TestEntryThatDoesNotFitLeavesTheBatchAsItWas(t *testing.T) {
 	large := []Record{{Value: []byte("x"), Time: time.UnixMilli(9000)}, {Value: make([]byte, 500), Time: time.UnixMilli(100)}}
 	one, two := new(batchPool).get(), new(batchPool).get()
 	for _, b := range []*batch{one, two} {
-		if _, fits := b.add(small, 0, 200); !fits {
+		if _, fits := b.add(small, at77, 200); !fits {
 			t.Fatal("the small entry does not fit")
 		}
 	}
-	if _, fits := two.add(large, 0, 200); fits {
+	if _, fits := two.add(large, at77, 200); fits {
 		t.Fatal("an entry of 500 bytes fits into 200")
 	}
 	for _, b := range []*batch{one, two} {
-		if _, fits := b.add(small, 0, 200); !fits {
+		if _, fits := b.add(small, at77, 200); !fits {
 			t.Fatal("the second small entry does not fit")
 		}
 		b.seal(event.Claim{ProducerID: 1, Epoch: 2}, 3, 4)
@@ -141,3 +141,6 @@ func TestVarintBytesIsTheEncodedLength(t *testing.T) {
 		}
 	})
 }
+
+// at77 is a clock that stands at 77 ms.
+func at77() time.Time { return time.UnixMilli(77) }

@@ -311,7 +311,7 @@ func (w *world) leader() *kgo.Broker {
 func (w *world) put(claim event.Claim, seq int32, records ...Record) (offset int64, err error) {
 	w.t.Helper()
 	b := new(batchPool).get()
-	b.add(records, time.Now().UnixMilli(), 16<<20)
+	b.add(records, time.Now, 16<<20)
 	b.seal(claim, seq, -1)
 	return w.putRaw(b.buf)
 }

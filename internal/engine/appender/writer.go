@@ -107,12 +107,11 @@ func (w *Writer) Prove(done func(error)) {
 }
 
 func (w *Writer) append(records []Record, e entry) {
-	now := w.a.cfg.Clock().UnixMilli()
 	w.mu.Lock()
 	e.err = w.refusal
 	b := w.gathering()
 	if e.err == nil {
-		b, e = w.encode(b, records, now, e)
+		b, e = w.encode(b, records, e)
 	}
 	w.enter(b, e)
 	held := w.hurryAnswered(e.err)
@@ -122,7 +121,7 @@ func (w *Writer) append(records []Record, e entry) {
 
 // encode puts the records into b, or, when b is full, into the batch after it. An entry that no
 // batch can hold puts up the barrier.
-func (w *Writer) encode(b *batch, records []Record, now int64, e entry) (*batch, entry) {
+func (w *Writer) encode(b *batch, records []Record, e entry) (*batch, entry) {
 	bytesMax := w.a.cfg.BatchBytesMax
 	if len(records) == 0 {
 		w.refusal = fmt.Errorf("%w: an entry without records", ErrRefused)
@@ -130,13 +129,13 @@ func (w *Writer) encode(b *batch, records []Record, now int64, e entry) (*batch,
 		return b, e
 	}
 	e.first = b.records
-	bytes, fits := b.add(records, now, bytesMax)
+	bytes, fits := b.add(records, w.a.cfg.Clock, bytesMax)
 	if !fits && b.records > 0 {
 		w.queue = append(w.queue, b)
 		w.gather = nil
 		b = w.gathering()
 		e.first = 0
-		bytes, fits = b.add(records, now, bytesMax)
+		bytes, fits = b.add(records, w.a.cfg.Clock, bytesMax)
 	}
 	if !fits {
 		w.refusal = fmt.Errorf("%w: %d records for %s are more than %d bytes", ErrTooLarge, len(records), w.p, bytesMax)
@@ -306,7 +305,7 @@ func (w *Writer) ready(b *batch) {
 			b.expected = w.nextOffset
 			return
 		}
-		b.add([]Record{w.keepalive()}, w.a.cfg.Clock().UnixMilli(), w.a.cfg.BatchBytesMax)
+		b.add([]Record{w.keepalive()}, w.a.cfg.Clock, w.a.cfg.BatchBytesMax)
 	}
 	b.seal(w.claim, w.nextSeq, w.nextOffset)
 }
