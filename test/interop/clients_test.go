@@ -58,6 +58,7 @@ type result struct {
 func TestAnyLanguage(t *testing.T) {
 	w := newWorld(t, "")
 	t.Run("clients", func(t *testing.T) { runClients(t, w) })
+	t.Run("examples", func(t *testing.T) { runExamples(t, w) })
 }
 
 func runClients(t *testing.T, w *world) {

@@ -37,6 +37,7 @@ type world struct {
 	registry  string // what clients are given
 	latest    bool   // clients find schemas by "latest": the other registry compares texts to the byte
 	env       []string
+	variables []string // that the README's blocks have set, as lines of shell
 }
 
 // newWorld starts all. registryURL is that of another registry, or "" for Foldstream's own.
@@ -53,18 +54,29 @@ func newWorld(t *testing.T, registryURL string) *world {
 	if registryURL != "" {
 		w.env = append(w.env, "FOLDSTREAM_REGISTRY_URL="+registryURL)
 	}
-	w.start("foldstream", "dev", "--services", "none", "--kafka", "jvm", "--ephemeral", "--data-dir", w.data)
-	w.awaitEndpoints(w.data)
-	w.tool("shop", "topics", "apply", "--data-dir", w.data)
-	w.tool("shop", "schema", "register", "--data-dir", w.data)
 	addr := freeAddress(t)
-	w.start("shop", "all", "--data-dir", w.data, "--http-addr", addr)
+	commands := startCommands(w.data, addr)
+	w.start(commands[0][0], append(commands[0][1:], "--kafka", "jvm", "--ephemeral")...)
+	w.awaitEndpoints(w.data)
+	w.tool(commands[1]...)
+	w.tool(commands[2]...)
+	w.start(commands[3][0], commands[3][1:]...)
 	w.http, w.registry, w.latest = "http://"+addr, registryURL, registryURL != ""
 	if registryURL == "" {
 		w.registry = w.http + "/registry"
 	}
 	w.awaitReady(w.http)
 	return w
+}
+
+// startCommands are those of the README: a stack, the shop's topics, its schemas, its services.
+func startCommands(data, addr string) [][]string {
+	return [][]string{
+		{"foldstream", "dev", "--services", "none", "--data-dir", data},
+		{"shop", "topics", "apply", "--data-dir", data},
+		{"shop", "schema", "register", "--data-dir", data},
+		{"shop", "all", "--data-dir", data, "--http-addr", addr},
+	}
 }
 
 // environment is this process's without its configuration of Foldstream and Postgres. Where
@@ -96,9 +108,10 @@ func (w *world) command(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (w *world) tool(program string, args ...string) {
+// tool runs a program to its good end.
+func (w *world) tool(command ...string) {
 	w.t.Helper()
-	output(w.t, w.command(program, args...))
+	output(w.t, w.command(command[0], command[1:]...))
 }
 
 func (w *world) start(program string, args ...string) {
