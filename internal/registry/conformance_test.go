@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -106,7 +107,8 @@ func confluentStore(url string) store {
 
 func openConfluent(t *testing.T, url string, change func(*ConfluentConfig)) *Confluent {
 	t.Helper()
-	cfg := ConfluentConfig{Opts: []sr.ClientOpt{sr.URLs(url)}, Logger: slog.New(slog.DiscardHandler)}
+	patient := &http.Client{Timeout: time.Minute} // a registry over a broker on a busy machine
+	cfg := ConfluentConfig{Opts: []sr.ClientOpt{sr.URLs(url), sr.HTTPClient(patient)}, Logger: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&cfg)
 	}
@@ -263,6 +265,55 @@ func TestTheSameSchemaAgainIsNoNewOne(t *testing.T) {
 		twice := mustRegister(t, r, submission(category, "Paid", 1, fieldID), submission(category, "Paid", 1, fieldID))
 		if twice[0].ID != twice[1].ID {
 			t.Errorf("the same schema twice in one registration: got ids %d and %d, want one", twice[0].ID, twice[1].ID)
+		}
+	})
+}
+
+// A Java team's record is named by its package; fs.type says which of our types it is.
+func TestATypeMayHaveAForeignRecordName(t *testing.T) {
+	onRegistries(t, func(t *testing.T, open store, category string) {
+		foreign := func(version int, fields ...string) Submission {
+			s := submission("com.acme."+category, "OrderPaid", version, fields...)
+			s.Type = category + ".Paid"
+			s.Text = strings.Replace(s.Text, "{", fmt.Sprintf(`{"fs.type": %q, `, s.Type), 1)
+			return s
+		}
+		regs := mustRegister(t, open(t), foreign(1, fieldID), foreign(2, fieldID, fieldAmount))
+		r := open(t)
+		for _, want := range regs {
+			byID, err := r.ByID(t.Context(), want.ID)
+			check(t, "ByID", byID, err, want)
+			byVersion, err := r.Version(t.Context(), category+".Paid", want.Version)
+			check(t, "Version", byVersion, err, want)
+		}
+		latest, err := open(t).Latest(t.Context(), category+".Paid")
+		check(t, "Latest", latest, err, regs[1])
+		mustRefuse(t, r, "a record name has one type", func() Submission {
+			s := foreign(1, fieldID)
+			s.Text = strings.Replace(s.Text, s.Type, category+".Other", 1)
+			s.Type = category + ".Other"
+			return s
+		}())
+	})
+}
+
+func TestRefusalsAreToldFromInfrastructure(t *testing.T) {
+	onRegistries(t, func(t *testing.T, open store, category string) {
+		r := open(t)
+		mustRegister(t, r, submission(category, "Placed", 1, fieldID))
+		for what, s := range map[string]Submission{
+			"unfit":        submission("Bad", "One", 1, fieldID),
+			"a gap":        submission(category, "Placed", 7, fieldID),
+			"incompatible": submission(category, "Placed", 2, `{"name": "id", "type": "long"}`),
+		} {
+			if _, err := r.Register(t.Context(), []Submission{s}); !errors.Is(err, ErrRefused) {
+				t.Errorf("%s: got %v, want ErrRefused", what, err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := r.Register(ctx, []Submission{submission(category, "Paid", 1, fieldID)}); err == nil || errors.Is(err, ErrRefused) {
+			t.Errorf("a context that ended: got %v, want an error that is no refusal", err)
 		}
 	})
 }

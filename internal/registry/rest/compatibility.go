@@ -18,7 +18,7 @@ type verdict struct {
 
 // compatibleWithAll checks against the versions that the policy holds a new one to. A subject
 // that is not there takes every schema.
-func compatibleWithAll(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) compatibleWithAll(ctx context.Context, c *call) (any, error) {
 	in, err := readCandidate(c)
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func compatibleWithAll(s *server, ctx context.Context, c *call) (any, error) {
 }
 
 // compatibleWithOne checks against one version.
-func compatibleWithOne(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) compatibleWithOne(ctx context.Context, c *call) (any, error) {
 	number, err := versionOf(c.params["version"])
 	if err != nil {
 		return nil, err

@@ -8,9 +8,9 @@ import (
 	"github.com/foldstream/foldstream/pkg/codec"
 )
 
-func schemaTypes(*server, context.Context, *call) (any, error) { return []string{"AVRO"}, nil }
+func (*server) schemaTypes(context.Context, *call) (any, error) { return []string{"AVRO"}, nil }
 
-func schemaByID(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) schemaByID(ctx context.Context, c *call) (any, error) {
 	reg, err := s.byID(ctx, c)
 	if err != nil {
 		return nil, err
@@ -20,7 +20,7 @@ func schemaByID(s *server, ctx context.Context, c *call) (any, error) {
 	}{reg.Schema.Text()}, nil
 }
 
-func textByID(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) textByID(ctx context.Context, c *call) (any, error) {
 	reg, err := s.byID(ctx, c)
 	if err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func textByID(s *server, ctx context.Context, c *call) (any, error) {
 	return text(reg.Schema.Text()), nil
 }
 
-func subjectsByID(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) subjectsByID(ctx context.Context, c *call) (any, error) {
 	reg, err := s.byID(ctx, c)
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ type use struct {
 	Version int    `json:"version"`
 }
 
-func versionsByID(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) versionsByID(ctx context.Context, c *call) (any, error) {
 	reg, err := s.byID(ctx, c)
 	if err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 
 // register stores a schema. Where that is not allowed, a schema that is registered already is
 // still found, so that a client which registers before it writes can do its work.
-func register(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) register(ctx context.Context, c *call) (any, error) {
 	in, err := readSchema(c)
 	if err != nil {
 		return nil, err
@@ -70,6 +70,6 @@ func checkSubject(c *call, schema *codec.Schema, typ string) error {
 	return nil
 }
 
-func refuseDelete(_ *server, _ context.Context, c *call) (any, error) {
+func (*server) refuseDelete(_ context.Context, c *call) (any, error) {
 	return nil, unprocessable(codeNotPermitted, "Operation not permitted on subject '%s': schemas are never deleted, since the log holds what they wrote; a newer version supersedes", clip(c.params["subject"]))
 }

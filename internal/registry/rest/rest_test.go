@@ -430,7 +430,7 @@ func TestHostileSchemasAreRefusedQuickly(t *testing.T) {
 			if strings.HasSuffix(path, "versions") && strings.HasPrefix(path, "/subjects") && got.status == 200 {
 				t.Errorf("%s was registered", name)
 			}
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > time.Minute {
 				t.Errorf("%s at %s took %s", name, path, took)
 			}
 			if len(got.body) > 8<<10 {

@@ -30,28 +30,28 @@ func routes() []route {
 	read := func(h handler) map[string]handler { return map[string]handler{http.MethodGet: h} }
 	write := func(h handler) map[string]handler { return map[string]handler{http.MethodPost: h} }
 	setting := func(get, put handler) map[string]handler {
-		return map[string]handler{http.MethodGet: get, http.MethodPut: put, http.MethodDelete: refuseSetting}
+		return map[string]handler{http.MethodGet: get, http.MethodPut: put, http.MethodDelete: (*server).refuseSetting}
 	}
 	return []route{
-		at("/", read(root)),
-		at("/contexts", read(contexts)),
-		at("/schemas/types", read(schemaTypes)),
-		at("/schemas/ids/{id}", read(schemaByID)),
-		at("/schemas/ids/{id}/schema", read(textByID)),
-		at("/schemas/ids/{id}/subjects", read(subjectsByID)),
-		at("/schemas/ids/{id}/versions", read(versionsByID)),
-		at("/subjects", read(subjects)),
-		at("/subjects/{subject}", map[string]handler{http.MethodPost: lookUp, http.MethodDelete: refuseDelete}),
-		at("/subjects/{subject}/versions", map[string]handler{http.MethodGet: versions, http.MethodPost: register}),
-		at("/subjects/{subject}/versions/{version}", map[string]handler{http.MethodGet: version, http.MethodDelete: refuseDelete}),
-		at("/subjects/{subject}/versions/{version}/schema", read(versionText)),
-		at("/subjects/{subject}/versions/{version}/referencedby", read(referencedBy)),
-		at("/compatibility/subjects/{subject}/versions", write(compatibleWithAll)),
-		at("/compatibility/subjects/{subject}/versions/{version}", write(compatibleWithOne)),
-		at("/config", setting(config, putConfig)),
-		at("/config/{subject}", setting(config, putConfig)),
-		at("/mode", setting(mode, putMode)),
-		at("/mode/{subject}", setting(mode, putMode)),
+		at("/", read((*server).root)),
+		at("/contexts", read((*server).contexts)),
+		at("/schemas/types", read((*server).schemaTypes)),
+		at("/schemas/ids/{id}", read((*server).schemaByID)),
+		at("/schemas/ids/{id}/schema", read((*server).textByID)),
+		at("/schemas/ids/{id}/subjects", read((*server).subjectsByID)),
+		at("/schemas/ids/{id}/versions", read((*server).versionsByID)),
+		at("/subjects", read((*server).subjects)),
+		at("/subjects/{subject}", map[string]handler{http.MethodPost: (*server).lookUp, http.MethodDelete: (*server).refuseDelete}),
+		at("/subjects/{subject}/versions", map[string]handler{http.MethodGet: (*server).versions, http.MethodPost: (*server).register}),
+		at("/subjects/{subject}/versions/{version}", map[string]handler{http.MethodGet: (*server).version, http.MethodDelete: (*server).refuseDelete}),
+		at("/subjects/{subject}/versions/{version}/schema", read((*server).versionText)),
+		at("/subjects/{subject}/versions/{version}/referencedby", read((*server).referencedBy)),
+		at("/compatibility/subjects/{subject}/versions", write((*server).compatibleWithAll)),
+		at("/compatibility/subjects/{subject}/versions/{version}", write((*server).compatibleWithOne)),
+		at("/config", setting((*server).config, (*server).putConfig)),
+		at("/config/{subject}", setting((*server).config, (*server).putConfig)),
+		at("/mode", setting((*server).mode, (*server).putMode)),
+		at("/mode/{subject}", setting((*server).mode, (*server).putMode)),
 	}
 }
 

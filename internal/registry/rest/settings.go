@@ -13,7 +13,7 @@ import (
 
 var levels = []string{"NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"}
 
-func config(s *server, _ context.Context, c *call) (any, error) {
+func (s *server) config(_ context.Context, c *call) (any, error) {
 	if err := checkSettingSubject(c); err != nil {
 		return nil, err
 	}
@@ -23,7 +23,7 @@ func config(s *server, _ context.Context, c *call) (any, error) {
 }
 
 // putConfig takes the level that is in force, for clients that set what they expect.
-func putConfig(s *server, _ context.Context, c *call) (any, error) {
+func (s *server) putConfig(_ context.Context, c *call) (any, error) {
 	var in struct {
 		Level string `json:"compatibility"`
 	}
@@ -52,7 +52,7 @@ const (
 
 var modes = []string{modeReadWrite, modeReadOnly, "READONLY_OVERRIDE", "IMPORT", "FORWARD"}
 
-func (s *server) mode() string {
+func (s *server) modeNow() string {
 	if s.readOnly {
 		return modeReadOnly
 	}
@@ -63,14 +63,14 @@ type modeBody struct {
 	Mode string `json:"mode"`
 }
 
-func mode(s *server, _ context.Context, c *call) (any, error) {
+func (s *server) mode(_ context.Context, c *call) (any, error) {
 	if err := checkSettingSubject(c); err != nil {
 		return nil, err
 	}
-	return modeBody{s.mode()}, nil
+	return modeBody{s.modeNow()}, nil
 }
 
-func putMode(s *server, _ context.Context, c *call) (any, error) {
+func (s *server) putMode(_ context.Context, c *call) (any, error) {
 	var in modeBody
 	if err := readJSON(c, &in); err != nil {
 		return nil, err
@@ -79,8 +79,8 @@ func putMode(s *server, _ context.Context, c *call) (any, error) {
 	switch {
 	case !slices.Contains(modes, asked):
 		return nil, unprocessable(codeInvalidMode, "Invalid mode %q: valid values are %s", clip(in.Mode), strings.Join(modes, ", "))
-	case s.readOnly || asked != s.mode():
-		return nil, unprocessable(codeNotPermitted, "Operation not permitted: the mode is %s for every subject; it is set by who runs this service", s.mode())
+	case s.readOnly || asked != s.modeNow():
+		return nil, unprocessable(codeNotPermitted, "Operation not permitted: the mode is %s for every subject; it is set by who runs this service", s.modeNow())
 	}
 	if err := checkSettingSubject(c); err != nil {
 		return nil, err
@@ -96,6 +96,6 @@ func checkSettingSubject(c *call) error {
 	return nil
 }
 
-func refuseSetting(s *server, _ context.Context, _ *call) (any, error) {
-	return nil, unprocessable(codeNotPermitted, "Operation not permitted: level %s and mode %s are in force for every subject, and there is nothing to delete", s.policy, s.mode())
+func (s *server) refuseSetting(_ context.Context, _ *call) (any, error) {
+	return nil, unprocessable(codeNotPermitted, "Operation not permitted: level %s and mode %s are in force for every subject, and there is nothing to delete", s.policy, s.modeNow())
 }

@@ -23,12 +23,12 @@ func foundOf(reg *codec.Registered) found {
 	return found{Subject: reg.Schema.Name(), Version: reg.Version, ID: reg.ID, Schema: reg.Schema.Text()}
 }
 
-func root(*server, context.Context, *call) (any, error) { return struct{}{}, nil }
+func (*server) root(context.Context, *call) (any, error) { return struct{}{}, nil }
 
-func contexts(*server, context.Context, *call) (any, error) { return []string{"."}, nil }
+func (*server) contexts(context.Context, *call) (any, error) { return []string{"."}, nil }
 
 // subjects lists the record names.
-func subjects(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) subjects(ctx context.Context, c *call) (any, error) {
 	if c.flag("deletedOnly") || c.flag("deleted_only") {
 		return []string{}, nil // nothing is ever deleted
 	}
@@ -49,7 +49,7 @@ func subjects(s *server, ctx context.Context, c *call) (any, error) {
 	return page(c, list), nil
 }
 
-func versions(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) versions(ctx context.Context, c *call) (any, error) {
 	if c.flag("deletedOnly") || c.flag("deleted_only") {
 		return []int{}, nil
 	}
@@ -80,7 +80,7 @@ func (c *call) flag(name string) bool {
 	return err == nil && set
 }
 
-func version(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) version(ctx context.Context, c *call) (any, error) {
 	reg, err := s.one(ctx, c)
 	if err != nil {
 		return nil, err
@@ -88,7 +88,7 @@ func version(s *server, ctx context.Context, c *call) (any, error) {
 	return foundOf(reg), nil
 }
 
-func versionText(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) versionText(ctx context.Context, c *call) (any, error) {
 	reg, err := s.one(ctx, c)
 	if err != nil {
 		return nil, err
@@ -97,13 +97,13 @@ func versionText(s *server, ctx context.Context, c *call) (any, error) {
 }
 
 // referencedBy is empty: schemas with references are not registered.
-func referencedBy(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) referencedBy(ctx context.Context, c *call) (any, error) {
 	_, err := s.one(ctx, c)
 	return []int32{}, err
 }
 
 // lookUp finds the registration of a schema's text.
-func lookUp(s *server, ctx context.Context, c *call) (any, error) {
+func (s *server) lookUp(ctx context.Context, c *call) (any, error) {
 	in, err := readSchema(c)
 	if err != nil {
 		return nil, err
