@@ -280,7 +280,7 @@ func jsonDiffers(n *node, got, want any) string {
 }
 
 func jsonDiffersAt(n *node, got, want any) string {
-	same := false
+	var same bool
 	switch n.kind {
 	case kindUnion:
 		return unionDiffers(n, got, want)

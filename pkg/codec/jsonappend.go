@@ -80,6 +80,9 @@ func (a *jsonAppender) binary(n *jsonNode, dst []byte) []byte {
 	} else {
 		b = a.take(n.size)
 	}
+	if a.fault == nil && n.form == formDecimal && len(b) > decimalBytesMax {
+		a.fail("decimal has more bytes than its precision needs")
+	}
 	if a.fault != nil {
 		return dst
 	}
@@ -128,7 +131,7 @@ func (a *jsonAppender) record(n *jsonNode, dst []byte, depthLeft int) []byte {
 		f := &n.fields[i]
 		dst = append(dst, f.opening...)
 		if dst = a.value(f.node, dst, depthLeft); a.fault != nil {
-			a.fault.within(f.name)
+			a.fault = a.fault.within(f.name)
 			return dst
 		}
 	}
@@ -272,7 +275,7 @@ func (a *jsonAppender) bigDecimal(dst, b []byte) []byte {
 	inner := jsonAppender{walker: walker{body: b}}
 	unscaled := inner.content(false)
 	scale, err := inner.varint()
-	if inner.failed(err) || scale < -DecimalPrecisionMax || scale > DecimalPrecisionMax || inner.pos != len(b) {
+	if inner.failed(err) || inner.fault != nil || len(unscaled) > decimalBytesMax || scale < -DecimalPrecisionMax || scale > DecimalPrecisionMax || inner.pos != len(b) {
 		a.fail("big-decimal is malformed")
 		return dst
 	}

@@ -5,6 +5,9 @@ import (
 	"strconv"
 )
 
+// decimalBytesMax is the length of two's complement that holds DecimalPrecisionMax digits.
+const decimalBytesMax = 416
+
 // appendDecimal writes unscaled·10^-scale with all digits of the scale.
 func appendDecimal(dst []byte, unscaled int64, scale int) []byte {
 	var buf [20]byte

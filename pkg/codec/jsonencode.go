@@ -136,7 +136,7 @@ func (e *jsonEncoder) members(n *jsonNode, first, depthLeft int) bool {
 	}
 	part := len(e.path) - 1
 	for next, another := 0, true; another; next++ {
-		key, ok := e.key()
+		key, ok := e.keyUnder(part)
 		if !ok {
 			return false
 		}
@@ -235,9 +235,10 @@ func (e *jsonEncoder) array(n *jsonNode, depthLeft int) bool {
 	part := len(e.path)
 	e.path = append(e.path, pathPart{})
 	count := 0
-	for another, ok := true, true; another; count++ {
+	for another := true; another; count++ {
 		e.path[part].index = count
-		if !e.value(n.item, depthLeft) {
+		ok := e.value(n.item, depthLeft)
+		if !ok {
 			return false
 		}
 		if another, ok = e.more(']'); !ok {
@@ -275,8 +276,9 @@ func (e *jsonEncoder) entries(n *jsonNode, depthLeft int) bool {
 	first := len(e.spans)
 	part := len(e.path)
 	e.path = append(e.path, pathPart{index: -1})
-	for another, ok := true, true; another; {
-		if !e.entry(n, part, depthLeft) {
+	for another := true; another; {
+		ok := e.entry(n, part, depthLeft)
+		if !ok {
 			return false
 		}
 		if another, ok = e.more('}'); !ok {
@@ -290,7 +292,7 @@ func (e *jsonEncoder) entries(n *jsonNode, depthLeft int) bool {
 }
 
 func (e *jsonEncoder) entry(n *jsonNode, part, depthLeft int) bool {
-	key, ok := e.key()
+	key, ok := e.keyUnder(part)
 	if !ok {
 		return false
 	}

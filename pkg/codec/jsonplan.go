@@ -217,32 +217,32 @@ func someOf(names []string) string {
 	return strings.Join(shown, ", ")
 }
 
-func (j *jsonNode) enum(n *node) {
-	j.form, j.want, j.index = formEnum, "one of "+someOf(n.symbols), make(map[string]int, len(n.symbols))
-	for i, symbol := range n.symbols {
-		j.symbols = append(j.symbols, appendJSONString(nil, []byte(symbol)))
-		j.index[symbol] = i
+func (n *jsonNode) enum(from *node) {
+	n.form, n.want, n.index = formEnum, "one of "+someOf(from.symbols), make(map[string]int, len(from.symbols))
+	for i, symbol := range from.symbols {
+		n.symbols = append(n.symbols, appendJSONString(nil, []byte(symbol)))
+		n.index[symbol] = i
 	}
 }
 
-func (j *jsonNode) integer(n *node) {
-	j.form, j.want, j.low, j.high = formInt, "an integer", math.MinInt32, math.MaxInt32
-	if n.kind == kindLong {
-		j.want, j.isLong, j.low, j.high = "an integer", true, math.MinInt64, math.MaxInt64
+func (n *jsonNode) integer(from *node) {
+	n.form, n.want, n.low, n.high = formInt, "an integer", math.MinInt32, math.MaxInt32
+	if from.kind == kindLong {
+		n.want, n.isLong, n.low, n.high = "an integer", true, math.MinInt64, math.MaxInt64
 	}
-	if n.rule == ruleRange {
-		j.low, j.high = n.low, n.high
+	if from.rule == ruleRange {
+		n.low, n.high = from.low, from.high
 	}
-	unit, isTime := unitOf(n.logical)
+	unit, isTime := unitOf(from.logical)
 	switch {
-	case n.kind == kindInt && n.logical == "date":
-		j.form, j.want = formDate, "a date such as 2026-01-31"
-	case n.kind == kindInt && n.logical == "time-millis", n.kind == kindLong && n.logical == "time-micros":
-		j.form, j.unit, j.want = formTime, unit, "a time of day such as 15:04:05.25"
-	case n.kind == kindLong && isTime && n.logical != "time-millis":
-		j.form, j.unit, j.want = formTimestamp, unit, "an RFC 3339 time such as 2026-01-31T15:04:05.25Z"
-		if j.isLocal = strings.HasPrefix(n.logical, "local-"); j.isLocal {
-			j.want = "a local time such as 2026-01-31T15:04:05.25"
+	case from.kind == kindInt && from.logical == "date":
+		n.form, n.want = formDate, "a date such as 2026-01-31"
+	case from.kind == kindInt && from.logical == "time-millis", from.kind == kindLong && from.logical == "time-micros":
+		n.form, n.unit, n.want = formTime, unit, "a time of day such as 15:04:05.25"
+	case from.kind == kindLong && isTime && from.logical != "time-millis":
+		n.form, n.unit, n.want = formTimestamp, unit, "an RFC 3339 time such as 2026-01-31T15:04:05.25Z"
+		if n.isLocal = strings.HasPrefix(from.logical, "local-"); n.isLocal {
+			n.want = "a local time such as 2026-01-31T15:04:05.25"
 		}
 	}
 }
@@ -260,50 +260,50 @@ func unitOf(logical string) (int64, bool) {
 	return 0, false
 }
 
-func (j *jsonNode) scalar(n *node) {
-	switch n.kind {
+func (n *jsonNode) scalar(from *node) {
+	switch from.kind {
 	case kindNull:
-		j.form, j.want = formNull, "null"
+		n.form, n.want = formNull, "null"
 	case kindBoolean:
-		j.form, j.want = formBoolean, "true or false"
+		n.form, n.want = formBoolean, "true or false"
 	case kindFloat:
-		j.form, j.want = formFloat, "a number"
+		n.form, n.want = formFloat, "a number"
 	case kindDouble:
-		j.form, j.want = formDouble, "a number"
+		n.form, n.want = formDouble, "a number"
 	case kindString:
-		j.form, j.want = formString, "a string"
-		if n.logical == "uuid" {
-			j.form, j.want = formUUID, "a UUID"
+		n.form, n.want = formString, "a string"
+		if from.logical == "uuid" {
+			n.form, n.want = formUUID, "a UUID"
 		}
 	case kindBytes:
-		j.form, j.want = formBytes, "a string of base64"
+		n.form, n.want = formBytes, "a string of base64"
 		switch {
-		case n.logical == "decimal" && n.precision > 0:
-			j.decimal(n)
-			j.size = 0
-		case n.logical == "big-decimal":
-			j.form, j.want, j.precision = formBigDecimal, `a decimal in a string, such as "12.50"`, DecimalPrecisionMax
+		case from.logical == "decimal" && from.precision > 0:
+			n.decimal(from)
+			n.size = 0
+		case from.logical == "big-decimal":
+			n.form, n.want, n.precision = formBigDecimal, `a decimal in a string, such as "12.50"`, DecimalPrecisionMax
 		}
 	case kindFixed:
-		j.fixed(n)
+		n.fixed(from)
 	}
 }
 
-func (j *jsonNode) fixed(n *node) {
-	j.form, j.want = formFixed, fmt.Sprintf("a string of base64 for %d bytes", n.size)
+func (n *jsonNode) fixed(from *node) {
+	n.form, n.want = formFixed, fmt.Sprintf("a string of base64 for %d bytes", from.size)
 	switch {
-	case n.logical == "decimal" && n.precision > 0:
-		j.decimal(n)
-	case n.logical == "uuid" && n.size == 16:
-		j.form, j.want = formUUIDFixed, "a UUID"
-	case n.logical == "duration" && n.size == 12:
-		j.form, j.want = formDuration, "an object of months, days and millis"
+	case from.logical == "decimal" && from.precision > 0:
+		n.decimal(from)
+	case from.logical == "uuid" && from.size == 16:
+		n.form, n.want = formUUIDFixed, "a UUID"
+	case from.logical == "duration" && from.size == 12:
+		n.form, n.want = formDuration, "an object of months, days and millis"
 	}
 }
 
-func (j *jsonNode) decimal(n *node) {
-	j.form, j.precision, j.scale = formDecimal, n.precision, n.scale
-	j.want = fmt.Sprintf(`a decimal in a string, such as "%s"`, string(appendDecimal(nil, 1250, n.scale)))
+func (n *jsonNode) decimal(from *node) {
+	n.form, n.precision, n.scale = formDecimal, from.precision, from.scale
+	n.want = fmt.Sprintf(`a decimal in a string, such as "%s"`, string(appendDecimal(nil, 1250, from.scale)))
 }
 
 // defaultBudget is what the defaults of a schema may still take.

@@ -323,7 +323,7 @@ func (e *jsonEncoder) durationMembers(start int, seen *[len(durationParts)]bool)
 		return true
 	}
 	for another := true; another; {
-		key, ok := e.key()
+		key, ok := e.keyUnder(len(e.path) - 1)
 		if !ok {
 			return false
 		}

@@ -130,6 +130,14 @@ func (s *jsonScanner) key() ([]byte, bool) {
 	return key, true
 }
 
+// keyUnder is key with its faults at the value that holds it: part is the last of the path.
+func (s *jsonScanner) keyUnder(part int) ([]byte, bool) {
+	s.path = s.path[:part]
+	key, ok := s.key()
+	s.path = s.path[:part+1]
+	return key, ok
+}
+
 // literal reads true, false or null.
 func (s *jsonScanner) literal(word string) bool {
 	end := s.pos + len(word)
@@ -161,14 +169,15 @@ func (s *jsonScanner) str() ([]byte, bool) {
 
 func (s *jsonScanner) checked(content []byte, mayBeInvalid bool) ([]byte, bool) {
 	if mayBeInvalid && !utf8.Valid(content) {
-		return nil, s.fault("the string is not UTF-8")
+		return content, s.fault("the string is not UTF-8")
 	}
 	return content, true
 }
 
 // escaped goes on with a string from the first byte that does not stand for itself.
 func (s *jsonScanner) escaped(start, at int) ([]byte, bool) {
-	out := append(s.scratch[:0], s.text[start:at]...)
+	out := s.scratch[:0]
+	out = append(out, s.text[start:at]...)
 	isWhole := true
 	for s.pos = at; s.pos < len(s.text); {
 		switch c := s.text[s.pos]; {

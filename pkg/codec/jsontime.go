@@ -189,33 +189,33 @@ func (t *timeText) zone() int64 {
 func (t *timeText) ended() bool { return t.ok && len(t.text) == 0 }
 
 // parseTime reads a date, a time of day or a timestamp. What is wrong with it, or "".
-func (j *jsonNode) parseTime(text []byte) (v int64, wrong string) {
+func (n *jsonNode) parseTime(text []byte) (v int64, wrong string) {
 	t := timeText{text: text, ok: true}
 	var days, seconds, nanos, east int64
 	isExact := true
-	if j.form != formTime {
+	if n.form != formTime {
 		days = t.date()
 	}
-	if j.form == formTimestamp {
+	if n.form == formTimestamp {
 		t.sign('T')
 	}
-	if j.form != formDate {
-		seconds, nanos, isExact = t.clock(j.unit)
+	if n.form != formDate {
+		seconds, nanos, isExact = t.clock(n.unit)
 	}
-	if j.form == formTimestamp && !j.isLocal {
+	if n.form == formTimestamp && !n.isLocal {
 		east = t.zone()
 	}
 	if !t.ended() {
-		return 0, "want " + j.want
+		return 0, "want " + n.want
 	}
 	if !isExact {
-		return 0, "the time is finer than " + unitNames[j.unit] + ", and digits would be lost"
+		return 0, "the time is finer than " + unitNames[n.unit] + ", and digits would be lost"
 	}
-	if j.form == formDate {
+	if n.form == formDate {
 		return days, ""
 	}
-	v, fits := inUnits(days*secondsPerDay+seconds-east, nanos, j.unit)
-	if !fits || v < j.low || v > j.high {
+	v, fits := inUnits(days*secondsPerDay+seconds-east, nanos, n.unit)
+	if !fits || v < n.low || v > n.high {
 		return 0, "the time is out of range"
 	}
 	return v, ""
