@@ -113,6 +113,9 @@ func endpointsTable(dataDir string, e devstack.Endpoints) app.Table {
 		[]string{"kafka", joinBrokers(e.Brokers)},
 		[]string{"postgres", service.RedactDSN(e.DSN)},
 		[]string{"namespace", e.Namespace})
+	if addr, runs := e.HTTP["ingest"]; runs {
+		t.Rows = append(t.Rows, []string{"api", addr + "/v1, /openapi.json, /registry"})
+	}
 	for _, name := range []string{"ingest", "projector"} {
 		if addr, runs := e.HTTP[name]; runs {
 			t.Rows = append(t.Rows, []string{name, addr + "/readyz, /metrics"})

@@ -69,7 +69,7 @@ func (s *localStack) endpoints(services *app.Services) devstack.Endpoints {
 		return e
 	}
 	for _, name := range services.Names() {
-		e.HTTP[name] = "http://" + services.Addr()
+		e.HTTP[name] = services.URL()
 	}
 	return e
 }

@@ -171,13 +171,13 @@ func TestTopicsPlanAndApply(t *testing.T) {
 
 			var plan topics.Plan
 			decode(t, tool(p, "topics", "plan"), &plan)
-			if len(plan.Changes) != 8 || plan.Changes[0].Kind != topics.KindCreate {
-				t.Errorf("plan on an empty broker: got %+v, want 8 topics to create", plan.Changes)
+			if len(plan.Changes) != 10 || plan.Changes[0].Kind != topics.KindCreate {
+				t.Errorf("plan on an empty broker: got %+v, want 10 topics to create", plan.Changes)
 			}
 			var applied topics.Applied
 			decode(t, tool(p, "topics", "apply"), &applied)
-			if len(applied.Created) != 8 {
-				t.Errorf("apply: got %+v, want 8 topics created", applied)
+			if len(applied.Created) != 10 {
+				t.Errorf("apply: got %+v, want 10 topics created", applied)
 			}
 			again := tool(p, "topics", "apply")
 			again.want(t, 0, "all topics are as they should be")

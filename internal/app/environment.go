@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/foldstream/foldstream/internal/project"
+	"github.com/foldstream/foldstream/internal/projector"
 	"github.com/foldstream/foldstream/internal/service"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/prometheus/client_golang/prometheus"
@@ -91,6 +93,40 @@ func (e *Environment) Kafka() ([]kgo.Opt, error) {
 
 // Layout is every topic of the program's project.
 func (e *Environment) Layout() topics.Layout { return e.Program.layout(e.Project) }
+
+// Specs are the topics of the layout, and those of the system views beside it.
+func (e *Environment) Specs() []topics.Spec {
+	layout := e.Layout()
+	if len(e.eventCategories()) > 0 {
+		layout.Consumers = slices.Concat(layout.Consumers, projector.SystemConsumers())
+	}
+	return layout.Specs()
+}
+
+// eventCategories are the categories whose events are ours.
+func (e *Environment) eventCategories() []string {
+	var all []string
+	for _, c := range e.Project.Categories {
+		if c.Mode != topics.ModeExternal {
+			all = append(all, c.Name)
+		}
+	}
+	return all
+}
+
+// indexed are the categories that the system views keep: none where they are turned off.
+func (e *Environment) indexed() []string {
+	if !e.Config.Projector.EventsIndex {
+		return nil
+	}
+	return e.eventCategories()
+}
+
+// hasPostgres says whether something names a server.
+func (e *Environment) hasPostgres() bool {
+	_, err := e.Config.Postgres.ConnString()
+	return !errors.Is(err, service.ErrNoPostgres)
+}
 
 // admin returns a client for topics; the caller closes it.
 func (e *Environment) admin() (*kadm.Client, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/foldstream/foldstream/internal/projector"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Prepare makes a broker and a database ready for the program: topics, schemas and the views'
@@ -31,8 +32,19 @@ func (e *Environment) Prepare(ctx context.Context) error {
 		return err
 	}
 	defer pool.Close()
+	return e.migrate(ctx, pool)
+}
+
+// migrate brings the tables of the views and of the system views up to date.
+func (e *Environment) migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	if err := projector.Migrate(ctx, pool, e.Project.Namespace, e.Program.Views); err != nil {
 		return fmt.Errorf("bring the views' tables up to date: %w", err)
+	}
+	if len(e.indexed()) == 0 {
+		return nil
+	}
+	if err := projector.MigrateSystemViews(ctx, pool, e.Project.Namespace); err != nil {
+		return fmt.Errorf("bring the system views' tables up to date: %w", err)
 	}
 	return nil
 }

@@ -4,16 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"time"
 
 	"github.com/foldstream/foldstream/internal/ingest"
+	"github.com/foldstream/foldstream/internal/ingest/gateway"
+	"github.com/foldstream/foldstream/internal/ingest/httpapi"
 	"github.com/foldstream/foldstream/internal/projector"
 	"github.com/foldstream/foldstream/internal/registry"
 	"github.com/foldstream/foldstream/internal/service"
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/decider"
-	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/spf13/cobra"
 )
 
@@ -36,10 +38,13 @@ const startTimeout = 60 * time.Second
 // Services are the services of one process, connected and checked. Made by OpenServices, run
 // once by Run; Close, which Run does by itself, releases what they hold.
 type Services struct {
-	env    *Environment
-	http   *service.HTTPServer
-	parts  []part
-	closes []func()
+	env      *Environment
+	http     *service.HTTPServer
+	handlers map[string]http.Handler // by pattern
+	api      *httpapi.API            // nil without ingest
+	gateway  *gateway.Gateway        // likewise
+	parts    []part
+	closes   []func()
 }
 
 // part is one service as the process sees it.
@@ -53,7 +58,7 @@ type part struct {
 // views' tables up to date, and listens. Nothing is served yet. In a program without views the
 // projector is left out of Which.
 func (e *Environment) OpenServices(ctx context.Context, which Which) (*Services, error) {
-	s := &Services{env: e}
+	s := &Services{env: e, handlers: map[string]http.Handler{}}
 	bounded, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := s.open(bounded, which); err != nil {
@@ -76,30 +81,26 @@ func (s *Services) open(ctx context.Context, which Which) error {
 	if err := e.checkSchemas(ctx, in); err != nil {
 		return err
 	}
-	if which.Ingest && e.hasIngest() {
+	if which.Ingest && len(e.eventCategories()) > 0 {
 		if err := s.openIngest(ctx, in); err != nil {
 			return err
 		}
 	}
-	if which.Projector && len(e.Program.Views) > 0 {
+	if which.Projector && e.hasProjector() {
 		if err := s.openProjector(ctx, in); err != nil {
 			return err
 		}
 	}
 	if len(s.parts) == 0 {
-		return service.Exitf(service.ExitUsage, "there is nothing to run: the project has no category for ingest, or the program no view for the projector")
+		return service.Exitf(service.ExitUsage, "there is nothing to run: the project has no category for ingest, or there is no view for the projector, neither the program's nor, for want of a Postgres or of a category, the system's")
 	}
 	return s.listen()
 }
 
-// hasIngest says whether some category's commands are ours to read.
-func (e *Environment) hasIngest() bool {
-	for _, c := range e.Project.Categories {
-		if c.Mode != topics.ModeExternal {
-			return true
-		}
-	}
-	return false
+// hasProjector says whether there are views to keep: the program's, or, where there is a Postgres,
+// the system's.
+func (e *Environment) hasProjector() bool {
+	return len(e.Program.Views) > 0 || (len(e.indexed()) > 0 && e.hasPostgres())
 }
 
 func (s *Services) openIngest(ctx context.Context, in registry.Registry) error {
@@ -117,7 +118,7 @@ func (s *Services) openIngest(ctx context.Context, in registry.Registry) error {
 		return err
 	}
 	s.parts = append(s.parts, part{"ingest", writer.Run, writer.Ready})
-	return nil
+	return s.openAPI(ctx, in, writer)
 }
 
 func (e *Environment) ingestCategories() []ingest.Category {
@@ -145,12 +146,12 @@ func (s *Services) openProjector(ctx context.Context, in registry.Registry) erro
 		return err
 	}
 	s.closes = append(s.closes, pool.Close)
-	ns, views := s.env.Project.Namespace, s.env.Program.Views
-	if err := projector.Migrate(ctx, pool, ns, views); err != nil {
-		return fmt.Errorf("bring the views' tables up to date: %w", err)
+	if err := s.env.migrate(ctx, pool); err != nil {
+		return err
 	}
 	reader, err := projector.New(projector.Config{
-		Namespace: ns, Views: views, Kafka: opts, Pool: pool, Codec: codec.New(in, codec.Config{}),
+		Namespace: s.env.Project.Namespace, Views: s.env.Program.Views, EventCategories: s.env.indexed(),
+		Kafka: opts, Pool: pool, Codec: codec.New(in, codec.Config{}),
 		SessionTimeout: s.env.Config.Projector.SessionTimeout, BatchRecordsMax: s.env.Config.Projector.BatchRecordsMax,
 		Watchdog:   s.env.Config.Projector.Watchdog,
 		Registerer: s.env.Metrics, Logger: s.env.Logger.With("service", "projector"),
@@ -171,11 +172,20 @@ func (s *Services) listen() error {
 	for _, p := range s.parts {
 		server.AddCheck(p.name, p.ok)
 	}
+	for pattern, handler := range s.handlers {
+		server.Handle(pattern, handler)
+	}
+	if s.api != nil {
+		server.OnShutdown(s.api.Drain)
+	}
 	return nil
 }
 
-// Addr is where health and metrics are served, host:port.
+// Addr is where the API, health and metrics are served, host:port.
 func (s *Services) Addr() string { return s.http.Addr() }
+
+// URL is the base address of the same.
+func (s *Services) URL() string { return s.http.URL() }
 
 // Ready joins why services are not ready; nil when all are.
 func (s *Services) Ready() error {
@@ -195,7 +205,7 @@ func (s *Services) Run(ctx context.Context, hurry <-chan struct{}, more ...servi
 	g := &service.Group{Logger: s.env.Logger, DrainTimeout: s.env.Config.ShutdownTimeout, Hurry: hurry}
 	s.http.AddCheck("process", g.Ready)
 	components := append([]service.Component{
-		{Name: "http", Run: s.http.Run, Background: true},
+		{Name: "http", Run: s.serveHTTP, Background: true},
 		{Name: "collector", Run: service.TuneCollector, Background: true},
 	}, more...)
 	for _, p := range s.parts {
@@ -205,6 +215,20 @@ func (s *Services) Run(ctx context.Context, hurry <-chan struct{}, more ...servi
 	err := g.Run(ctx, components...)
 	s.env.Logger.Info("services stopped", "orderly", err == nil)
 	return err
+}
+
+// serveHTTP runs the server and, a little longer, the gateway, which requests under way need.
+func (s *Services) serveHTTP(ctx context.Context) error {
+	if s.gateway == nil {
+		return s.http.Run(ctx)
+	}
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- s.gateway.Run(serving) }()
+	err := s.http.Run(ctx)
+	stop()
+	return errors.Join(err, <-ended)
 }
 
 // Names lists the services that run.

@@ -1,6 +1,7 @@
 // Package ingest is the write side's service: it decides the commands of a project's categories
 // and appends their events, through the commands topics. All rules are the engine's
-// (internal/engine); this room says which categories there are.
+// (internal/engine); this room says which categories there are. Its rooms beside are gateway, which
+// brings requests from memory to their owner, and httpapi, the API over HTTP.
 package ingest
 
 import (
@@ -95,6 +96,11 @@ func snapshotsOf(s snapshot.Settings) engine.SnapshotConfig {
 
 // Run serves until ctx ends, then finishes what is under way, commits and leaves the group.
 func (s *Service) Run(ctx context.Context) error { return s.engine.Run(ctx) }
+
+// Submit is engine.Submit: a request in memory, for the instance that owns its partition.
+func (s *Service) Submit(ctx context.Context, submission engine.Submission) (engine.Outcome, error) {
+	return s.engine.Submit(ctx, submission)
+}
 
 // Ready says why this instance does not serve all that it is assigned, or nil.
 func (s *Service) Ready() error { return s.engine.Ready() }

@@ -32,26 +32,26 @@ const (
 
 func registry(t *testing.T) *codec.StaticReader {
 	t.Helper()
-	one := func(id int32, typ string, kind event.Kind, text string) *codec.Registered {
-		reg, err := codec.RegisterText(id, typ, 1, kind, text)
+	one := func(id int32, typ string, version int, kind event.Kind, text string) *codec.Registered {
+		reg, err := codec.RegisterText(id, typ, version, kind, text)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return reg
 	}
 	system := func(name string) string {
-		text, err := avro.Files.ReadFile("foldstream/" + name + ".v1.avsc")
+		text, err := avro.Files.ReadFile("foldstream/" + name + ".avsc")
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(text)
 	}
 	return codec.NewStaticReader(
-		one(idAppend, codec.TypeAppend, event.KindSystem, system("Append")),
-		one(idReply, codec.TypeReply, event.KindSystem, system("Reply")),
-		one(idSnapshot, snapshot.TypeSnapshot, event.KindSystem, system("Snapshot")),
-		one(idCheckpoint, snapshot.TypeCheckpoint, event.KindSystem, system("Checkpoint")),
-		one(idNoted, "note.Noted", event.KindEvent, `{"type":"record","namespace":"note","name":"Noted","fs.kind":"event","fields":[{"name":"text","type":"string"}]}`),
+		one(idAppend, codec.TypeAppend, 2, event.KindSystem, system("Append.v2")),
+		one(idReply, codec.TypeReply, 1, event.KindSystem, system("Reply.v1")),
+		one(idSnapshot, snapshot.TypeSnapshot, 1, event.KindSystem, system("Snapshot.v1")),
+		one(idCheckpoint, snapshot.TypeCheckpoint, 1, event.KindSystem, system("Checkpoint.v1")),
+		one(idNoted, "note.Noted", 1, event.KindEvent, `{"type":"record","namespace":"note","name":"Noted","fs.kind":"event","fields":[{"name":"text","type":"string"}]}`),
 	)
 }
 

@@ -20,6 +20,19 @@ var ErrNoPostgres = errors.New("no Postgres server is named: set postgres.dsn (w
 // Pool connects, proves the connection by a query, and returns the pool; the caller closes it.
 // Errors never hold the password.
 func (c PostgresConfig) Pool(ctx context.Context) (*pgxpool.Pool, error) {
+	pool, err := c.LazyPool(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("connect to Postgres at %s: %w", address(pool.Config()), err)
+	}
+	return pool, nil
+}
+
+// LazyPool is Pool for a process that also works while Postgres is away: it does not connect yet.
+func (c PostgresConfig) LazyPool(ctx context.Context) (*pgxpool.Pool, error) {
 	cfg, err := c.poolConfig()
 	if err != nil {
 		return nil, err
@@ -27,10 +40,6 @@ func (c PostgresConfig) Pool(ctx context.Context) (*pgxpool.Pool, error) {
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect to Postgres: %w", err)
-	}
-	if err := pool.Ping(ctx); err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("connect to Postgres at %s: %w", address(cfg), err)
 	}
 	return pool, nil
 }
