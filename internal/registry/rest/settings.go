@@ -91,7 +91,7 @@ func (s *server) putMode(_ context.Context, c *call) (any, error) {
 func checkSettingSubject(c *call) error {
 	subject := c.params["subject"]
 	if err := registry.CheckSubject(subject); err != nil {
-		return notFound(codeSubjectNotFound, "Subject '%s' not found: %v", clip(subject), err)
+		return notFound(codeSubjectNotFound, "Subject not found: %v", err)
 	}
 	return nil
 }

@@ -139,7 +139,7 @@ func same(regs []*codec.Registered, schema *codec.Schema) *codec.Registered {
 func (s *server) latest(ctx context.Context, c *call) (*codec.Registered, error) {
 	subject := c.params["subject"]
 	if err := registry.CheckSubject(subject); err != nil {
-		return nil, notFound(codeSubjectNotFound, "Subject '%s' not found: %v", clip(subject), err)
+		return nil, notFound(codeSubjectNotFound, "Subject not found: %v", err)
 	}
 	reg, err := s.catalog.latest(ctx, subject)
 	if errors.Is(err, codec.ErrUnknownSchema) {
