@@ -78,6 +78,9 @@ var reserved = []string{
 	"audit", "corrections", "dlq", "events", "foldstream", "letters", "offsets", "replies", "saga", "sagas", "schemas", "snapshots",
 }
 
+// systemViews are kept by the projector beside a project's own (DESIGN §6).
+var systemViews = []string{"events", "letters", "offsets", "sagas", "snapshots"}
+
 // Reserved returns the words that no category, view or saga may have as its name, sorted.
 func Reserved() []string { return slices.Clone(reserved) }
 
@@ -100,7 +103,8 @@ func ValidateName(what, name string) error {
 	return nil
 }
 
-// ValidateConsumer checks "ingest", "view.<name>.v<N>", "saga.<name>" or "sub.<name>".
+// ValidateConsumer checks "ingest", "view.<name>.v<N>", "saga.<name>" or "sub.<name>". The name of
+// a view is a project's or that of a system view.
 func ValidateConsumer(consumer string) error {
 	if consumer == ConsumerIngest {
 		return nil
@@ -110,6 +114,9 @@ func ValidateConsumer(consumer string) error {
 	case "view":
 		name, version, found := strings.Cut(rest, ".")
 		if found && versionPattern.MatchString(version) {
+			if slices.Contains(systemViews, name) {
+				return nil // no view of a project's, but ours
+			}
 			return ValidateName("view", name)
 		}
 	case "saga":

@@ -183,6 +183,7 @@ func TestValidateNamesTheFault(t *testing.T) {
 		"retention in nanoseconds":    {func(l *topics.Layout) { l.Categories[0].Retention = 7 }, "an hour or more"},
 		"saga reserved":               {func(l *topics.Layout) { l.Sagas[0] = "audit" }, "reserved"},
 		"saga twice":                  {func(l *topics.Layout) { l.Sagas = []string{"a", "a"} }, "named twice"},
+		"consumer of a reserved view": {func(l *topics.Layout) { l.Consumers[0] = "view.dlq.v1" }, "reserved"},
 		"consumer without version":    {func(l *topics.Layout) { l.Consumers[0] = "view.x" }, "want ingest, view.<name>.v<N>"},
 		"consumer of version zero":    {func(l *topics.Layout) { l.Consumers[0] = "view.x.v0" }, "want ingest, view.<name>.v<N>"},
 		"consumer unknown":            {func(l *topics.Layout) { l.Consumers[0] = "ingest2" }, `consumer "ingest2"`},
@@ -211,6 +212,26 @@ func TestValidateJoinsAllFaults(t *testing.T) {
 	for _, want := range []string{`"X"`, `"Y"`, `"z"`, `"Q"`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("got %q, want it to name %s too", err, want)
+		}
+	}
+}
+
+func TestSystemViewsHaveDeadLetterTopics(t *testing.T) {
+	layout := topics.Layout{
+		Namespace: "acme", DefaultPartitions: 3, ReplicationFactor: 1,
+		Categories: []topics.Category{{Name: "invoice", Mode: topics.ModeAppend}},
+		Consumers:  []string{topics.ConsumerView("events", 1), topics.ConsumerView("snapshots", 1)},
+	}
+	if err := layout.Validate(); err != nil {
+		t.Fatalf("Validate: got %v, want nil", err)
+	}
+	var names []string
+	for _, s := range layout.Specs() {
+		names = append(names, s.Name)
+	}
+	for _, want := range []string{"acme.dlq.view.events.v1", "acme.dlq.view.snapshots.v1"} {
+		if !slices.Contains(names, want) {
+			t.Errorf("topics: got %v, want %s among them", names, want)
 		}
 	}
 }
