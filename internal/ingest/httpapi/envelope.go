@@ -100,6 +100,9 @@ func parseBatch(body []byte) ([]appendIn, *Fault) {
 			all = append(all, s.request(batchEventsMax-events))
 			events += len(all[len(all)-1].events)
 		}
+		if s.err == nil && len(all) == 0 {
+			s.fail("has no request: want 1 to %d", requestsMax)
+		}
 	}
 	s.demand(&o, 0, "requests")
 	s.end()

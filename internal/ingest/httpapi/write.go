@@ -250,8 +250,8 @@ func checkBatch(in codec.AppendBatch) error {
 		}
 		events += len(in.Requests[i].Events)
 	}
-	if len(in.Requests) > requestsMax || events > batchEventsMax {
-		return faulty(codeBody, Fault{root + ".requests", fmt.Sprintf("has %d requests with %d events, at most %d with %d are allowed", len(in.Requests), events, requestsMax, batchEventsMax)})
+	if n := len(in.Requests); n == 0 || n > requestsMax || events > batchEventsMax {
+		return faulty(codeBody, Fault{root + ".requests", fmt.Sprintf("has %d requests with %d events: want 1 to %d with at most %d", n, events, requestsMax, batchEventsMax)})
 	}
 	return nil
 }
