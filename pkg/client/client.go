@@ -21,6 +21,8 @@ type Client struct {
 	metrics  *metrics
 	async    *async
 
+	closeRegistry func()
+
 	// life ends with Close: what runs in the background ends with it.
 	life    context.Context
 	end     context.CancelCauseFunc
@@ -62,10 +64,11 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("client configuration: %w", err)
 	}
-	c := &Client{cfg: cfg, registry: cfg.Registry, metrics: newMetrics(cfg.Registerer)}
+	c := &Client{cfg: cfg, registry: cfg.Registry, closeRegistry: func() {}, metrics: newMetrics(cfg.Registerer)}
 	c.life, c.end = context.WithCancelCause(context.Background())
 	if err := c.open(ctx); err != nil {
 		c.end(ErrClosed)
+		c.closeRegistry()
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	c.async = newAsync(c)
@@ -74,27 +77,44 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 
 func (c *Client) open(ctx context.Context) error {
 	var err error
-	var overHTTP *httpTransport
 	if c.cfg.URL != "" {
-		if overHTTP, err = newHTTPTransport(c); err != nil {
-			return err
-		}
-		c.via = overHTTP
+		c.via = newHTTPTransport(c)
 	}
-	if c.registry == nil {
-		if c.registry, err = NewRegistryReader(overHTTP.base+"/registry", overHTTP.client()); err != nil {
-			return err
-		}
+	if err := c.openRegistry(); err != nil {
+		return err
 	}
 	c.codec = codec.New(c.registry, codec.Config{})
 	if c.types, err = bindTypes(ctx, c.codec, c.cfg); err != nil {
 		return fmt.Errorf("bind types: %w", err)
+	}
+	if overHTTP, is := c.via.(*httpTransport); is && len(c.types.byName) > 0 {
+		if _, err := overHTTP.binding(ctx); err != nil { // what Go values are sent with
+			return err
+		}
 	}
 	if c.via == nil {
 		if c.via, err = newKafkaTransport(ctx, c); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// openRegistry makes the reader of schemas, where the caller has none.
+func (c *Client) openRegistry() error {
+	if c.registry != nil {
+		return nil
+	}
+	if overHTTP, is := c.via.(*httpTransport); is {
+		reader, err := NewRegistryReader(overHTTP.base+"/registry", overHTTP.client())
+		c.registry = reader
+		return err
+	}
+	reader, err := NewTopicReader(c.cfg.Namespace, c.cfg.Kafka...)
+	if err != nil {
+		return err
+	}
+	c.registry, c.closeRegistry = reader, reader.Close
 	return nil
 }
 
@@ -110,6 +130,7 @@ func (c *Client) Close(ctx context.Context) error {
 		c.async.wait()
 		c.running.Wait()
 		c.via.close()
+		c.closeRegistry()
 	})
 	if err != nil {
 		return fmt.Errorf("client: close: %w", err)

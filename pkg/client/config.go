@@ -34,8 +34,9 @@ type Config struct {
 	// Required over Kafka.
 	Kafka []kgo.Opt
 
-	// Registry finds schemas. Required over Kafka: [NewTopicReader], [NewRegistryReader] or one's
-	// own. Default over HTTP: the registry at <URL>/registry.
+	// Registry finds schemas: a [RegistryReader], a [TopicReader] or one's own. Default over HTTP: the
+	// registry at <URL>/registry; over Kafka: the topic <ns>.schemas, where a project without
+	// another registry keeps them.
 	Registry codec.Reader
 	// Types ties registered types to Go structs, as decider.Command, decider.Event and
 	// projection.On make them. They are checked by New.
@@ -139,8 +140,8 @@ func (c Config) validate() error {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	if c.URL == "" {
 		faults = append(faults, topics.ValidateNamespace(c.Namespace))
-		if len(c.Kafka) == 0 || c.Registry == nil {
-			fault("give URL for HTTP, or Kafka and Registry")
+		if len(c.Kafka) == 0 {
+			fault("give URL for HTTP, or Kafka")
 		}
 	} else if u, err := url.Parse(c.URL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		fault("URL: want http://host or https://host, with a path where the API has a prefix")

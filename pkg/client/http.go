@@ -59,8 +59,8 @@ func newRoundTripper() http.RoundTripper {
 	return t
 }
 
-func newHTTPTransport(c *Client) (*httpTransport, error) {
-	return &httpTransport{c: c, base: strings.TrimRight(c.cfg.URL, "/"), room: make(chan struct{}, c.cfg.InFlightMax)}, nil
+func newHTTPTransport(c *Client) *httpTransport {
+	return &httpTransport{c: c, base: strings.TrimRight(c.cfg.URL, "/"), room: make(chan struct{}, c.cfg.InFlightMax)}
 }
 
 // client is the HTTP client with the token.
@@ -142,14 +142,14 @@ func (h *httpTransport) prepareCommand(ctx context.Context, r *request, req *htt
 	req.body, err = json.Marshal(struct {
 		jsonEvent
 		Expected string `json:"expectedVersion"`
-	}{jsonEvent{Type: p.typ, Data: p.json, Time: event.FormatTime(r.time), Metadata: r.metadata}, r.expected.String()})
+	}{jsonEvent{Type: p.typ, Data: p.json, Time: timeText(r.time), Metadata: r.metadata}, r.expected.String()})
 	return err
 }
 
 func prepareJSON(r *request, req *httpRequest) error {
 	events := make([]jsonEvent, len(r.events))
 	for i, e := range r.events {
-		events[i] = jsonEvent{Type: e.typ, Data: e.json, ID: e.id, Time: event.FormatTime(e.at(r)), Metadata: e.metadata}
+		events[i] = jsonEvent{Type: e.typ, Data: e.json, ID: e.id, Time: timeText(e.at(r.time)), Metadata: e.metadata}
 	}
 	type body struct {
 		Category  string      `json:"category,omitempty"`
@@ -170,18 +170,26 @@ func prepareJSON(r *request, req *httpRequest) error {
 	return err
 }
 
-func (e item) at(r *request) time.Time {
+func (e item) at(fallback time.Time) time.Time {
 	if e.time.IsZero() {
-		return r.time
+		return fallback
 	}
 	return e.time
+}
+
+// timeText is "" for no time.
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return event.FormatTime(t)
 }
 
 func (h *httpTransport) prepareAvro(ctx context.Context, r *request, req *httpRequest) error {
 	if _, err := h.binding(ctx); err != nil {
 		return err
 	}
-	items, err := h.c.avroItems(ctx, r)
+	items, err := h.c.avroItems(ctx, r, r.time)
 	if err != nil {
 		return err
 	}

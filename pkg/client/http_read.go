@@ -141,9 +141,10 @@ func (h *httpTransport) get(ctx context.Context, path string, values url.Values,
 	}
 }
 
-// passes says whether asking again helps.
+// passes says whether asking again helps: "stale" has waited already, "log" wants an operator.
 func (p *problem) passes() bool {
-	return p.Status == http.StatusTooManyRequests || (p.Status >= http.StatusInternalServerError && p.Code != "stale")
+	return p.Status == http.StatusTooManyRequests ||
+		(p.Status >= http.StatusInternalServerError && p.Code != "stale" && p.Code != "log")
 }
 
 // named adds the error that callers branch on.

@@ -136,7 +136,7 @@ func (src *httpSource) connection(ctx context.Context) error {
 
 func (src *httpSource) query() url.Values {
 	cfg := src.s.cfg
-	values := url.Values{"category": {cfg.Category}, "encoding": {"avro"}}
+	values := url.Values{"category": {cfg.Category}}
 	if len(cfg.Types) > 0 {
 		values.Set("type", strings.Join(cfg.Types, ","))
 	}

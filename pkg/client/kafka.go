@@ -127,7 +127,7 @@ func (k *kafkaTransport) value(ctx context.Context, r *request) (typ string, val
 		}
 		return p.typ, append(codec.AppendConfluent(nil, p.schemaID), p.body...), nil
 	}
-	items, err := k.c.avroItems(ctx, r)
+	items, err := k.c.avroItems(ctx, r, time.Time{}) // the request's is in its header
 	if err != nil {
 		return "", nil, err
 	}
@@ -138,30 +138,33 @@ func (k *kafkaTransport) value(ctx context.Context, r *request) (typ string, val
 	return codec.TypeAppend, value, nil
 }
 
-// avroItems are the events of an append as foldstream.Append and foldstream.AppendBatch have them.
-func (c *Client) avroItems(ctx context.Context, r *request) ([]codec.AppendItem, error) {
+// avroItems are the events of an append as foldstream.Append and foldstream.AppendBatch have them;
+// fallback is the time of those that have none, and may be zero.
+func (c *Client) avroItems(ctx context.Context, r *request, fallback time.Time) ([]codec.AppendItem, error) {
 	items := make([]codec.AppendItem, len(r.events))
 	for i, e := range r.events {
 		p, err := c.toAvro(ctx, r, fmt.Sprintf("events[%d].data", i), e.payload)
 		if err != nil {
 			return nil, err
 		}
-		at := e.time
-		if at.IsZero() {
-			at = r.time
+		items[i] = codec.AppendItem{Type: p.typ, ID: e.id, SchemaID: p.schemaID, Data: p.body, Metadata: e.metadata}
+		if items[i].Metadata == nil {
+			items[i].Metadata = map[string]string{}
 		}
-		metadata := e.metadata
-		if metadata == nil {
-			metadata = map[string]string{}
+		if at := e.at(fallback); !at.IsZero() {
+			items[i].Time = at.UnixMicro()
 		}
-		items[i] = codec.AppendItem{Type: p.typ, ID: e.id, Time: at.UnixMicro(), SchemaID: p.schemaID, Data: p.body, Metadata: metadata}
 	}
 	return items, nil
 }
 
 func (k *kafkaTransport) headers(r *request, typ, replyKey string) []event.Header {
+	now := k.c.cfg.Clock()
 	if r.dedupeUntil.IsZero() {
-		r.dedupeUntil = k.c.cfg.Clock().Add(k.c.cfg.span())
+		r.dedupeUntil = now.Add(k.c.cfg.span())
+	}
+	if r.time.IsZero() {
+		r.time = now // once, so that each sending has the same
 	}
 	headers := append(r.ownHeaders(typ),
 		event.Header{Key: event.HeaderSource, Value: []byte(k.c.cfg.Source)},

@@ -78,7 +78,9 @@ func WithDedupeUntil(until time.Time) RequestOption {
 	return func(r *request) { r.dedupeUntil = until }
 }
 
-// WithTime sets the business time. Default: Config.Clock's time of the call.
+// WithTime sets the business time. Default: when the request was sent or, over HTTP, taken. Over
+// HTTP the time of an append of several events is part of its content: a repetition under the same
+// id must give the same one.
 func WithTime(t time.Time) RequestOption { return func(r *request) { r.time = t } }
 
 // WithMetadata adds headers to every event of the request. See NewEvent.Metadata, which goes
@@ -120,7 +122,7 @@ type item struct {
 }
 
 func (c *Client) newRequest(stream event.StreamID, opts []RequestOption) (*request, error) {
-	r := &request{stream: stream, time: c.cfg.Clock()}
+	r := &request{stream: stream}
 	for _, opt := range opts {
 		opt(r)
 	}
@@ -159,7 +161,6 @@ func (r *request) ownHeaders(typ string) []event.Header {
 	headers := []event.Header{
 		{Key: event.HeaderID, Value: []byte(r.id)},
 		{Key: event.HeaderType, Value: []byte(typ)},
-		{Key: event.HeaderTime, Value: []byte(event.FormatTime(r.time))},
 		{Key: event.HeaderExpectedVersion, Value: []byte(r.expected.String())},
 	}
 	for _, h := range []struct{ name, value string }{
@@ -170,8 +171,13 @@ func (r *request) ownHeaders(typ string) []event.Header {
 			headers = append(headers, event.Header{Key: h.name, Value: []byte(h.value)})
 		}
 	}
-	if !r.dedupeUntil.IsZero() {
-		headers = append(headers, event.Header{Key: event.HeaderDedupeUntil, Value: []byte(event.FormatTime(r.dedupeUntil))})
+	for _, h := range []struct {
+		name  string
+		value time.Time
+	}{{event.HeaderTime, r.time}, {event.HeaderDedupeUntil, r.dedupeUntil}} {
+		if !h.value.IsZero() {
+			headers = append(headers, event.Header{Key: h.name, Value: []byte(event.FormatTime(h.value))})
+		}
 	}
 	return headers
 }
