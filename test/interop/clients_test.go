@@ -59,6 +59,7 @@ func TestAnyLanguage(t *testing.T) {
 	w := newWorld(t, "")
 	t.Run("clients", func(t *testing.T) { runClients(t, w) })
 	t.Run("examples", func(t *testing.T) { runExamples(t, w) })
+	t.Run("schemathesis", func(t *testing.T) { runSchemathesis(t, w) })
 }
 
 func runClients(t *testing.T, w *world) {

@@ -57,13 +57,12 @@ async def answer(consumer, registry, step):
 
 
 async def read_events(plan, registry, producer, topic):
-    consumer = AIOKafkaConsumer(bootstrap_servers=plan["brokers"])
+    consumer = AIOKafkaConsumer(bootstrap_servers=plan["brokers"], auto_offset_reset="earliest")
     await consumer.start()
     try:
         assigned = await partitions(producer, topic)
-        consumer.assign(assigned)
         ends = await consumer.end_offsets(assigned)
-        await consumer.seek_to_beginning(*assigned)
+        consumer.assign(assigned)
         found = []
         while any([await consumer.position(p) < ends[p] for p in assigned]):
             for messages in (await consumer.getmany(timeout_ms=200)).values():
@@ -83,9 +82,10 @@ async def main():
     await answers.start()
     try:
         assigned = await partitions(producer, plan["replies"])
+        ends = await answers.end_offsets(assigned)
         answers.assign(assigned)
-        for partition, end in (await answers.end_offsets(assigned)).items():
-            answers.seek(partition, end)
+        for partition, end in ends.items():
+            answers.seek(partition, end)  # before the library looks for a position of its own
         replies = {}
         for step in plan["steps"]:
             await producer.send_and_wait(
