@@ -54,7 +54,7 @@ func (s *Services) openAPI(ctx context.Context, in registry.Registry, writer *in
 			InFlightMax: e.Config.HTTP.InFlightMax, SubscribersMax: e.Config.HTTP.SubscribersMax,
 			RequestTimeout: e.Config.HTTP.RequestTimeout,
 		},
-		Version: service.Version(), Registerer: e.Metrics, Logger: logger,
+		Registerer: e.Metrics, Logger: logger,
 	}
 	if tokens != nil {
 		cfg.Authorized = tokens.Allow

@@ -44,8 +44,6 @@ type Config struct {
 	Limits  Limits
 	// Authorized says whether a request may pass; nil lets all pass. It must answer at once.
 	Authorized func(*http.Request) bool
-	// Version of the program, for the document. Default "dev".
-	Version    string
 	Registerer prometheus.Registerer // default: a registry of its own
 	Logger     *slog.Logger          // default: silent
 	Clock      func() time.Time      // default time.Now
@@ -117,7 +115,6 @@ func (l Limits) validate() error {
 
 func (c Config) withDefaults() Config {
 	c.Limits = c.Limits.withDefaults()
-	def(&c.Version, "dev")
 	if c.Registerer == nil {
 		c.Registerer = prometheus.NewRegistry()
 	}
@@ -177,7 +174,7 @@ func New(cfg Config) (*API, error) {
 	}
 	a := &API{
 		cfg: cfg, log: cfg.Logger, categories: map[string]Category{}, mux: http.NewServeMux(),
-		paths: map[string][]string{}, draining: make(chan struct{}), openapi: newDocument(cfg.Version),
+		paths: map[string][]string{}, draining: make(chan struct{}), openapi: newDocument(),
 	}
 	a.batchCodec = codec.New(cfg.Registry, codec.Config{Limits: codec.Limits{
 		BytesMax: cfg.Limits.BatchBytesMax, ValuesMax: batchValuesMax,

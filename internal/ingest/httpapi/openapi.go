@@ -13,12 +13,15 @@ import (
 // documentPath is where the OpenAPI document is served, without a token.
 const documentPath = "/openapi.json"
 
+// apiVersion is that of what is documented, not of the program.
+const apiVersion = "1"
+
 // newDocument is the document without operations.
-func newDocument(version string) *huma.OpenAPI {
+func newDocument() *huma.OpenAPI {
 	return &huma.OpenAPI{
 		OpenAPI: "3.1.0",
 		Info: &huma.Info{
-			Title: "Foldstream", Version: version,
+			Title: "Foldstream", Version: apiVersion,
 			Description: "Append events, send commands, read and follow streams. Errors are problem documents (RFC 9457).",
 		},
 		Components: &huma.Components{
@@ -35,9 +38,13 @@ func (a *API) document(op *huma.Operation) {
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
 	}
-	for _, status := range []int{http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+	for status, description := range map[int]string{
+		http.StatusUnauthorized:       "A token is needed, where one is configured; code unauthorized",
+		http.StatusTooManyRequests:    "As many requests are worked on as may be; code overloaded, with Retry-After",
+		http.StatusServiceUnavailable: "Something that this needs is away; code unavailable, with Retry-After",
+	} {
 		if _, there := op.Responses[strconv.Itoa(status)]; !there {
-			op.Responses[strconv.Itoa(status)] = a.problemResponse(http.StatusText(status))
+			op.Responses[strconv.Itoa(status)] = a.problemResponse(description)
 		}
 	}
 	a.openapi.AddOperation(op)
@@ -72,16 +79,4 @@ func (a *API) serveDocument() error {
 	})
 	a.mux.HandleFunc("/", a.notFound)
 	return nil
-}
-
-func (a *API) appendOperation() *huma.Operation {
-	return &huma.Operation{OperationID: "append-events", Method: http.MethodPost, Path: "/v1/streams/{category}/{id}/events"}
-}
-
-func (a *API) batchOperation() *huma.Operation {
-	return &huma.Operation{OperationID: "append-batch", Method: http.MethodPost, Path: "/v1/append"}
-}
-
-func (a *API) commandOperation() *huma.Operation {
-	return &huma.Operation{OperationID: "send-command", Method: http.MethodPost, Path: "/v1/commands/{category}/{id}"}
 }

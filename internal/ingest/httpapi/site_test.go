@@ -460,3 +460,8 @@ func equal(t testing.TB, what string, got, want any) {
 
 // words joins values by spaces.
 func words(values ...any) string { return strings.TrimSuffix(fmt.Sprintln(values...), "\n") }
+
+// accepting accepts all.
+func accepting(context.Context, gateway.Request) (engine.Outcome, error) {
+	return engine.Outcome{Kind: engine.OutcomeAccepted, First: 1, Last: 1}, nil
+}
