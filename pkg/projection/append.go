@@ -32,6 +32,7 @@ type AppendSpec[R any] struct {
 	Name    string
 	Version int // of the view; raise it with every change of the definition
 	On      []codec.TypeDef
+	Indexes []Index // beside that of the key
 	// Rows returns what one event of a registered type appends: no row, one, or up to EventRowsMax.
 	// They are numbered 1, 2, 3 … in the column n, and never change again.
 	// An error, as a panic, parks the event and the later ones of its stream.
@@ -44,7 +45,7 @@ func Append[R any](spec AppendSpec[R]) View {
 	v := View{
 		Name: spec.Name, Version: spec.Version, Kind: KindAppend, Types: spec.On,
 		Key: appendKey(), Columns: plan.columns,
-		Categories: categoriesOf(spec.On), faults: faults,
+		Categories: categoriesOf(spec.On), Indexes: spec.Indexes, faults: faults,
 	}
 	if spec.Rows == nil {
 		v.faults = append(v.faults, errors.New("Rows is nil"))
@@ -73,17 +74,35 @@ func appendKey() []Column {
 }
 
 func appendRows[R any](plan *plan, e Event, made []R) ([]Row, error) {
-	if len(made) > EventRowsMax {
-		return nil, fmt.Errorf("event %s of %s at version %d appends %d rows, the limit is %d", e.Type, e.Stream, e.Version, len(made), EventRowsMax)
+	if err := checkCount(e, len(made)); err != nil {
+		return nil, err
 	}
 	rows := make([]Row, len(made))
 	for i := range made {
-		columns, err := plan.encode(&made[i])
-		if err != nil {
+		var err error
+		if rows[i], err = plan.encode(&made[i]); err != nil {
 			return nil, err
 		}
+	}
+	return keyedRows(e, rows)
+}
+
+func checkCount(e Event, rows int) error {
+	if rows > EventRowsMax {
+		return fmt.Errorf("event %s of %s at version %d appends %d rows, the limit is %d", e.Type, e.Stream, e.Version, rows, EventRowsMax)
+	}
+	return nil
+}
+
+// keyedRows puts the key before the columns of an event's rows.
+func keyedRows(e Event, columns []Row) ([]Row, error) {
+	if err := checkCount(e, len(columns)); err != nil {
+		return nil, err
+	}
+	rows := make([]Row, len(columns))
+	for i := range columns {
 		key := AppendKey(e.Stream, e.Version, i+1)
-		rows[i] = append(append(make(Row, 0, len(key)+len(columns)), key...), columns...)
+		rows[i] = append(append(make(Row, 0, len(key)+len(columns[i])), key...), columns[i]...)
 	}
 	return rows, nil
 }

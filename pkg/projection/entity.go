@@ -37,6 +37,7 @@ type EntitySpec[R any] struct {
 	Category string // whose streams the rows are; empty: that of the types in On
 	Key      string // name of the key column, which holds the stream id; default "id"
 	On       []codec.TypeDef
+	Indexes  []Index // beside that of the key
 	// Fold folds one event of a registered type into the row; exists is false and row its zero
 	// value when there is none. It must not keep the row or anything in it.
 	// An error, as a panic, parks the event and the later ones of its stream.
@@ -52,7 +53,7 @@ func Entity[R any](spec EntitySpec[R]) View {
 	v := View{
 		Name: spec.Name, Version: spec.Version, Kind: KindEntity, Types: spec.On,
 		Key: []Column{{Name: spec.Key, Type: "text", Wire: "text"}}, Columns: plan.columns,
-		Categories: categoriesOf(spec.On), faults: faults,
+		Categories: categoriesOf(spec.On), Indexes: spec.Indexes, faults: faults,
 	}
 	if spec.Category != "" {
 		v.Categories = []string{spec.Category}

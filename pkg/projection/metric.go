@@ -34,6 +34,7 @@ type MetricSpec[R any] struct {
 	Name    string
 	Version int // of the view; raise it with every change of the definition
 	On      []codec.TypeDef
+	Indexes []Index // beside that of the key
 	// Deltas returns what one event of a registered type adds. Deltas of one event may have the
 	// same key. An error, as a panic, parks the event and the later ones of its stream.
 	Deltas func(e Event) ([]R, error)
@@ -46,7 +47,7 @@ func Metric[R any](spec MetricSpec[R]) View {
 	v := View{
 		Name: spec.Name, Version: spec.Version, Kind: KindMetric, Types: spec.On,
 		Key: plan.columns[:keys:keys], Columns: plan.columns[keys:],
-		Categories: categoriesOf(spec.On), faults: faults,
+		Categories: categoriesOf(spec.On), Indexes: spec.Indexes, faults: faults,
 	}
 	if spec.Deltas == nil {
 		v.faults = append(v.faults, errors.New("Deltas is nil"))

@@ -84,7 +84,8 @@ const (
 // an append view.
 const VersionColumn = "version"
 
-// View is one read model with its row type erased. Made by Entity, Metric and Append; read-only.
+// View is one read model with its row type erased. Made by Entity, Metric, Append and
+// Define; read-only.
 type View struct {
 	Name    string
 	Version int
@@ -97,6 +98,10 @@ type View struct {
 	Columns []Column
 	// Categories are the sources, sorted: an entity view has exactly one.
 	Categories []string
+	// Indexes on the rows, beside that of the key.
+	Indexes []Index
+	// Source is the canonical text of a view that is declared in a file (Definition); else empty.
+	Source string
 
 	begin  func(row Row, exists bool) (Folding, error)
 	deltas func(e Event) ([]Row, error)
@@ -185,6 +190,7 @@ func (v View) Validate() error {
 	}
 	v.validateTypes(fault)
 	v.validateColumns(fault)
+	v.validateIndexes(fault)
 	return errors.Join(faults...)
 }
 
