@@ -18,6 +18,7 @@ import (
 	"github.com/foldstream/foldstream/internal/engine"
 	"github.com/foldstream/foldstream/internal/ingest/gateway"
 	"github.com/foldstream/foldstream/internal/ingest/httpapi"
+	"github.com/foldstream/foldstream/internal/projector"
 	"github.com/foldstream/foldstream/internal/registry"
 	"github.com/foldstream/foldstream/internal/registry/rest"
 	"github.com/foldstream/foldstream/internal/streams"
@@ -27,6 +28,7 @@ import (
 	"github.com/foldstream/foldstream/pkg/decider"
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/topics"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -58,6 +60,7 @@ type world struct {
 	ns       string
 	registry *registry.Topic
 	url      string
+	pool     *pgxpool.Pool
 	handler  atomic.Pointer[http.Handler]
 	stop     func()
 }
@@ -69,6 +72,7 @@ func newWorld(t *testing.T, kafka *testkit.Kafka, overHTTP bool) *world {
 	w.register()
 	if overHTTP {
 		w.listen()
+		w.project()
 	}
 	w.start()
 	t.Cleanup(func() { w.stop() })
@@ -85,6 +89,7 @@ func (w *world) createTopics() {
 	for _, name := range subscriptions {
 		layout.Consumers = append(layout.Consumers, "sub."+name)
 	}
+	layout.Consumers = append(layout.Consumers, projector.SystemConsumers()...)
 	adm := kadm.NewClient(w.kafka.Client(w.t))
 	plan, err := topics.MakePlan(w.t.Context(), adm, layout.Specs())
 	if err == nil {
@@ -136,6 +141,36 @@ func (w *world) listen() {
 	w.url = "http://" + listener.Addr().String()
 }
 
+var categories = []string{workflow.Category, execution.Category, "note"}
+
+// project keeps the index that streams are read by.
+func (w *world) project() {
+	w.t.Helper()
+	var err error
+	if w.pool, err = pgxpool.New(w.t.Context(), testkit.Postgreses(w.t)[0].NewDatabase(w.t)); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(w.pool.Close)
+	if err := projector.MigrateSystemViews(w.t.Context(), w.pool, w.ns); err != nil {
+		w.t.Fatalf("make the system views: %v", err)
+	}
+	p, err := projector.New(projector.Config{
+		Namespace: w.ns, EventCategories: categories, Kafka: w.seeds(), Pool: w.pool, Codec: codec.New(w.registry, codec.Config{}), Logger: quiet(),
+	})
+	if err != nil {
+		w.t.Fatalf("make the projector: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	w.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			w.t.Errorf("the projector ended: %v", err)
+		}
+	})
+}
+
 // start runs an ingest until w.stop.
 func (w *world) start() {
 	w.t.Helper()
@@ -175,7 +210,6 @@ func (w *world) start() {
 func (w *world) serve(ctx context.Context, e *engine.Engine, ended chan<- error) (closing func()) {
 	w.t.Helper()
 	c := codec.New(w.registry, codec.Config{})
-	categories := []string{workflow.Category, execution.Category, "note"}
 	g, err := gateway.New(w.t.Context(), gateway.Config{Namespace: w.ns, Categories: categories, Submit: e.Submit, Kafka: w.seeds(), Codec: c, Logger: quiet()})
 	if err != nil {
 		w.t.Fatalf("start the gateway: %v", err)
@@ -183,7 +217,7 @@ func (w *world) serve(ctx context.Context, e *engine.Engine, ended chan<- error)
 	workflows := workflow.Decider.Definition()
 	store, err := streams.New(streams.Config{
 		Namespace: w.ns, Categories: categories, Deciders: map[string]*decider.Definition{workflow.Category: &workflows},
-		Kafka: w.seeds(), Codec: c, Logger: quiet(),
+		Kafka: w.seeds(), Pool: w.pool, Codec: c, Logger: quiet(),
 	})
 	if err != nil {
 		w.t.Fatalf("start the reads: %v", err)
