@@ -290,14 +290,15 @@ func FuzzBodies(f *testing.F) {
 		f.Add([]byte(seed), uint8(1))
 		f.Add([]byte(seed), uint8(2))
 	}
+	var fault error // of the request under way
+	api := lone(f, func(ctx context.Context, r gateway.Request) (engine.Outcome, error) {
+		if _, err := codec.ParseFrame(r.Value); err != nil || !utf8.ValidString(r.Request.ID) {
+			fault = fmt.Errorf("the gateway got %q: %w", r.Value, err)
+		}
+		return accepting(ctx, r)
+	})
 	f.Fuzz(func(t *testing.T, body []byte, which uint8) {
 		target := []string{noteEvents, tallyAdd, batchAppend}[which%3]
-		api := lone(t, func(ctx context.Context, r gateway.Request) (engine.Outcome, error) {
-			if _, err := codec.ParseFrame(r.Value); err != nil || !utf8.ValidString(r.Request.ID) {
-				t.Errorf("the gateway got %q: %v", r.Value, err)
-			}
-			return accepting(ctx, r)
-		})
 		got := send(t, api, http.MethodPost, target, string(body), "Content-Type", mediaJSON)
 		switch got.status {
 		case http.StatusOK, http.StatusCreated, http.StatusBadRequest, http.StatusRequestEntityTooLarge:
@@ -306,6 +307,9 @@ func FuzzBodies(f *testing.F) {
 		}
 		if accepted := got.status < 300; accepted && !json.Valid(body) {
 			t.Errorf("%q is no JSON and was taken", body)
+		}
+		if fault != nil {
+			t.Error(fault)
 		}
 	})
 }
