@@ -11,6 +11,7 @@ import (
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -43,8 +44,8 @@ type indexSQL struct {
 	slot          string // … $3 slot, $4 version
 }
 
-// eventColumns are what readEvents reads.
-const eventColumns = `version, "offset", type, time, recorded_at, id, correlation_id, causation_id, user_id, command_id, header_names, header_values, value`
+// eventColumns are what eventRows reads. The arrays are asked for in their binary form.
+const eventColumns = `version, "offset", type, time, recorded_at, id, correlation_id, causation_id, user_id, command_id, array_send(header_names), array_send(header_values), value`
 
 func newIndex(pool *pgxpool.Pool, namespace string, bytesMax int64) *index {
 	table := func(view, name string) string {
@@ -228,7 +229,7 @@ const (
 
 func (r *eventRows) read(rows pgx.Rows) error {
 	for _, f := range rows.FieldDescriptions() {
-		if f.Format != pgx.BinaryFormatCode {
+		if f.Format != pgx.BinaryFormatCode && f.DataTypeOID != pgtype.TextOID { // texts are the same in both
 			return errors.New("the connection to Postgres speaks the simple protocol: leave default_query_exec_mode at its default")
 		}
 	}

@@ -89,13 +89,14 @@ func (ts *tails) read(ctx context.Context, p place, pos position, end int64, key
 	if end-pos.next > ts.recordsMax {
 		return nil, errTailTooLong
 	}
-	t := ts.of(p)
+	kept := ts.of(p)
 	select {
-	case t.turn <- struct{}{}:
-		defer func() { <-t.turn }()
+	case kept.turn <- struct{}{}:
+		defer func() { <-kept.turn }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	t := kept
 	if pos.next < t.from && t.next > 0 {
 		// This read saw an older index than the one before. It is not worth the cache.
 		t = newTail()
