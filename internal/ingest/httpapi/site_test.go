@@ -436,11 +436,17 @@ func (f fakeGateway) Do(ctx context.Context, r gateway.Request) (engine.Outcome,
 	return f(ctx, r)
 }
 
-// lone is an API without a broker: what passes its checks goes to a function.
-func lone(t testing.TB, do fakeGateway, change ...func(*Config)) *API {
+// loneConfig is that of an API without a broker: what passes its checks goes to a function.
+func loneConfig(t testing.TB, do fakeGateway) Config {
 	t.Helper()
 	reg := siteRegistry(t)
-	cfg := Config{Namespace: "test", Categories: siteCategories(), Codec: codec.New(reg, codec.Config{}), Registry: reg, Gateway: do}
+	return Config{Namespace: "test", Categories: siteCategories(), Codec: codec.New(reg, codec.Config{}), Registry: reg, Gateway: do}
+}
+
+// lone is an API without a broker and without a server.
+func lone(t testing.TB, do fakeGateway, change ...func(*Config)) *API {
+	t.Helper()
+	cfg := loneConfig(t, do)
 	for _, c := range change {
 		c(&cfg)
 	}
