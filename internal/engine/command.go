@@ -85,6 +85,7 @@ type verdict struct {
 	events  []pendingEvent
 	state   any // decider mode: the state after the events
 	hash    [16]byte
+	stream  *stream // that it was decided on, nil for a new one
 }
 
 type verdictKind uint8
@@ -162,7 +163,7 @@ func (o *owner) evaluate(c *command) (verdict, error) {
 		return v, nil
 	}
 	v, err := o.evaluatePayload(c, s, payload)
-	v.hash = hash
+	v.hash, v.stream = hash, s
 	return v, err
 }
 
@@ -271,7 +272,7 @@ func (o *owner) evaluatePayload(c *command, s *stream, payload codec.Payload) (v
 	case c.request.Type == codec.TypeAppend:
 		v, err = o.evaluateAppend(c, s, payload)
 	case payload.Registered.Kind == event.KindEvent:
-		v, err = o.evaluateEvents(c, s, []pendingEvent{{typ: c.request.Type, id: c.request.ID, time: c.time(), value: reframe(payload)}})
+		v, err = o.evaluateEvents(c, s, []pendingEvent{{typ: c.request.Type, id: c.request.ID, time: c.time(), value: confluentOf(c.record.Value, payload)}})
 	default:
 		v, err = o.evaluateCommand(c, s, payload)
 	}
@@ -296,6 +297,14 @@ func (c *command) time() time.Time {
 // timeFits says whether a header can hold a time: RFC 3339 has years of four digits. One that does
 // not fit would make an event that no reader takes.
 func timeFits(t time.Time) bool { return t.UTC().Year() >= 1 && t.UTC().Year() <= 9999 }
+
+// confluentOf is reframe for a value that may have Confluent framing already; then it is not copied.
+func confluentOf(value []byte, p codec.Payload) []byte {
+	if len(value) == len(p.Body)+codec.ConfluentHeaderBytes && value[0] == 0 {
+		return value
+	}
+	return reframe(p)
+}
 
 // reframe gives the payload Confluent framing and leaves its bytes alone (PROTOCOL D2).
 func reframe(p codec.Payload) []byte {

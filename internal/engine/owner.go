@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -144,7 +145,7 @@ type mailbox struct {
 	results []result
 	// submissions wait to be sorted by stream; submitted counts those that are not answered.
 	submissions []*command
-	submitted   int
+	submitted   atomic.Int64
 	wake        chan struct{}
 }
 
@@ -170,16 +171,27 @@ const (
 func (m *mailbox) post(r result) {
 	m.mu.Lock()
 	m.results = append(m.results, r)
-	m.work()
+	wake := m.work()
 	m.mu.Unlock()
-	m.signal()
+	m.signalIf(wake)
 }
 
-// work makes a serving owner busy.
-func (m *mailbox) work() {
-	if m.open && !m.busy {
+// work makes a serving owner busy and says whether it has to be woken: one that is busy looks into
+// the mailbox before it rests.
+func (m *mailbox) work() (wake bool) {
+	if m.open && m.busy {
+		return false
+	}
+	if m.open {
 		m.busy = true
 		m.pacer.begin()
+	}
+	return true
+}
+
+func (m *mailbox) signalIf(wake bool) {
+	if wake {
+		m.signal()
 	}
 }
 
@@ -252,10 +264,10 @@ func (o *owner) deliver(records []*kgo.Record) (full bool) {
 	for _, r := range records {
 		m.bytes += len(r.Key) + len(r.Value) + categoryBytesFixed
 	}
-	m.work()
+	wake := m.work()
 	full = len(m.records) >= o.engine.cfg.InboxRecordsMax || m.bytes >= o.engine.cfg.InboxBytesMax
 	m.mu.Unlock()
-	m.signal()
+	m.signalIf(wake)
 	return full
 }
 
@@ -394,6 +406,7 @@ func (o *owner) serve() error {
 	ready := make(chan struct{})
 	close(ready)
 	var results []result
+	turns := 0
 	leaving := o.leaving
 	for {
 		if failed := o.fetchFailed.Load(); failed != nil {
@@ -411,10 +424,17 @@ func (o *owner) serve() error {
 			}
 			continue
 		}
-		// With work in the mailbox the select must not wait, but the other cases get their chance: an
-		// owner that never rests has to renew, to save and to leave, too.
+		// With work in the mailbox the select must not wait, but the other cases get their chance every
+		// few turns: an owner that never rests has to renew, to save and to leave, too.
 		var work <-chan struct{}
 		if !o.mailbox.rest(o.takesRecords()) {
+			if turns++; turns%turnsPerSelect != 0 {
+				results = o.mailbox.takeResults(results)
+				if err := o.takeIn(results); err != nil {
+					return err
+				}
+				continue
+			}
 			work = ready
 		}
 		select {
@@ -425,6 +445,9 @@ func (o *owner) serve() error {
 			leaving = nil
 			continue
 		case <-o.mailbox.wake:
+			// Others that are about to bring something get their turn first: a fuller turn costs one
+			// yield, and no time when nobody is.
+			runtime.Gosched()
 		case <-tick.C:
 			if err := o.onTick(); err != nil {
 				return err
@@ -451,7 +474,10 @@ func (o *owner) serve() error {
 	}
 }
 
-const ownerTick = time.Second
+const (
+	ownerTick      = time.Second
+	turnsPerSelect = 8
+)
 
 // unsentPerInFlight bounds the answers on their way by Config.InFlightMax.
 const unsentPerInFlight = 4
@@ -716,7 +742,10 @@ func (o *owner) append(c *command, v verdict) error {
 			return &DeciderError{Category: o.category.Name, Stream: c.stream(o.category.Name), Type: c.request.Type, Err: fmt.Errorf("state does not encode: %w", err)}
 		}
 	}
-	s := o.table.obtain(id)
+	s := v.stream
+	if s == nil {
+		s = o.table.obtain(id)
+	}
 	if s.pending == 0 {
 		s.acked = ackedState{s.version, s.state}
 	}

@@ -29,6 +29,12 @@ type pacer struct {
 	mu       sync.Mutex
 	writers  []*appender.Writer
 	outgoing []outgoing
+	spare    gathered // memory of an earlier send
+}
+
+type gathered struct {
+	writers  []*appender.Writer
+	outgoing []outgoing
 }
 
 type outgoing struct {
@@ -93,15 +99,21 @@ func (p *pacer) send() {
 	}
 	p.timer.Stop()
 	p.mu.Lock()
-	writers, outgoing := p.writers, p.outgoing
-	p.writers, p.outgoing = nil, nil
+	sent := gathered{p.writers, p.outgoing}
+	p.writers, p.outgoing = p.spare.writers, p.spare.outgoing
+	p.spare = gathered{}
 	p.mu.Unlock()
-	for _, w := range writers {
+	for _, w := range sent.writers {
 		w.Flush()
 	}
-	for _, o := range outgoing {
+	for _, o := range sent.outgoing {
 		p.produce(o.record, o.done)
 	}
+	clear(sent.writers)
+	clear(sent.outgoing)
+	p.mu.Lock()
+	p.spare = gathered{sent.writers[:0], sent.outgoing[:0]}
+	p.mu.Unlock()
 }
 
 func (p *pacer) stop() { p.timer.Stop() }

@@ -76,11 +76,12 @@ func (c SnapshotConfig) validate() error {
 // Only acknowledged state is saved. While commands of a stream are under way that is not its
 // current state but the one before the oldest of them (stream.acked).
 type keeper struct {
-	o      *owner
-	cfg    SnapshotConfig
-	format *snapshot.Format
-	writer *appender.Writer
-	saved  func(appender.Result) // of this term
+	o       *owner
+	cfg     SnapshotConfig
+	format  *snapshot.Format
+	encoder *snapshotEncoder
+	writer  *appender.Writer
+	saved   func(appender.Result) // of this term
 
 	dirty      map[string]*dirtyStream // by id: the newest, whose snapshot is not under way
 	queue      fifo[*dirtyStream]      // by first
@@ -152,10 +153,15 @@ func newKeeper(o *owner, cfg SnapshotConfig, format *snapshot.Format) *keeper {
 func (k *keeper) claim(ctx context.Context, last appender.LastClaim, lastEventID string) error {
 	info := k.o.claimInfo(lastEventID)
 	info.Compacted = true
+	encoder, err := newSnapshotEncoder(k.format)
+	if err != nil {
+		return err
+	}
 	w, err := k.o.engine.appender.Claim(ctx, k.target(), info, last, nil)
 	if err != nil {
 		return fmt.Errorf("claiming the snapshots: %w", err)
 	}
+	k.encoder = encoder
 	k.writer = w
 	return nil
 }
@@ -356,9 +362,9 @@ func (k *keeper) encode(s *stream, now time.Time) ([]byte, bool, error) {
 	}
 	snap := snapshot.Snapshot{
 		Version: int64(acked.version), Offset: s.offset, EventsTopicID: k.o.topics.eventsID, TakenAt: now,
-		StateVersion: k.stateVersion(), State: acked.state, Commands: commandsOf(s),
+		StateVersion: k.stateVersion(), State: acked.state,
 	}
-	value, compressed, err := k.format.EncodeSnapshot(snap)
+	value, compressed, err := k.encoder.encode(snap, &s.window)
 	if err == nil && len(value)+len(s.id) <= k.o.batchBytesMax {
 		return value, compressed, nil
 	}
@@ -373,19 +379,6 @@ func (k *keeper) stateVersion() int32 {
 	return int32(k.o.category.Decider.StateVersion)
 }
 
-// commandsOf lists the acknowledged commands that a stream remembers.
-func commandsOf(s *stream) []snapshot.Command {
-	commands := make([]snapshot.Command, 0, len(s.window.entries))
-	for i := range s.window.entries {
-		if r := &s.window.entries[i]; r.offset >= 0 {
-			commands = append(commands, snapshot.Command{
-				Key: r.key, Hash: r.hash, First: int64(r.first), Count: r.count, Offset: r.offset, At: r.at, DedupeUntil: r.dedupeUntil,
-			})
-		}
-	}
-	return commands
-}
-
 // saveHistory keeps the state after a command that reached or passed a multiple of HistoryEvery.
 func (k *keeper) saveHistory(c *command, s *stream) {
 	if k.historyAt == nil || k.history.len() >= historySlotsMax {
@@ -393,10 +386,10 @@ func (k *keeper) saveHistory(c *command, s *stream) {
 	}
 	now := k.o.clock()
 	slot := int(c.outcome.Last) / k.cfg.HistoryEvery % snapshot.HistorySlots
-	value, compressed, err := k.format.EncodeSnapshot(snapshot.Snapshot{
+	value, compressed, err := k.encoder.encode(snapshot.Snapshot{
 		Version: int64(c.outcome.Last), Offset: c.outcome.Offset, EventsTopicID: k.o.topics.eventsID, TakenAt: now,
 		StateVersion: k.stateVersion(), State: c.after,
-	})
+	}, &window{})
 	if err != nil || len(value)+len(s.id) > k.o.batchBytesMax {
 		return // the latest says so already
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/topics"
@@ -18,7 +20,7 @@ type Submission struct {
 	Category string
 	StreamID string
 	Request  event.Request
-	Value    []byte // framed Avro; not to be changed until Submit returns
+	Value    []byte // framed Avro; not to be changed any more: when ctx ends first, the owner may still read it
 }
 
 // What Submit answers instead of an outcome. After each of them the request is certainly not
@@ -43,6 +45,15 @@ const (
 type admission struct {
 	waiting atomic.Int64
 	bytes   atomic.Int64
+	answers sync.Pool // of empty channels
+}
+
+// channel is one that no answer can come into any more but the next submission's.
+func (a *admission) channel() chan answered {
+	if done, ok := a.answers.Get().(chan answered); ok {
+		return done
+	}
+	return make(chan answered, 1)
 }
 
 func (a *admission) enter(bytes int64) bool {
@@ -90,21 +101,30 @@ func (e *Engine) Submit(ctx context.Context, s Submission) (Outcome, error) {
 		return Outcome{}, ErrBusy
 	}
 	defer e.admission.leave(bytes)
-	done := make(chan answered, 1)
-	c := &command{
-		record:  &kgo.Record{Key: []byte(s.StreamID), Value: s.Value, Offset: -1, Timestamp: e.cfg.Clock()},
-		request: s.Request, parsed: true, direct: done,
-	}
-	c.request.ReplyTo.Topic = ""
-	if err := o.submit(c); err != nil {
+	done := e.admission.channel()
+	if err := o.submit(newSubmitted(s, done, e.cfg.Clock())); err != nil {
+		e.admission.answers.Put(done)
 		return Outcome{}, err
 	}
 	select {
 	case a := <-done:
+		e.admission.answers.Put(done)
 		return a.outcome, a.err
 	case <-ctx.Done():
-		return Outcome{}, ctx.Err()
+		return Outcome{}, ctx.Err() // the answer may still come into done
 	}
+}
+
+// newSubmitted is a submission as a command: one piece of memory.
+func newSubmitted(s Submission, done chan answered, now time.Time) *command {
+	c := &struct {
+		command
+		record kgo.Record
+	}{}
+	c.record = kgo.Record{Key: []byte(s.StreamID), Value: s.Value, Offset: -1, Timestamp: now}
+	c.command = command{record: &c.record, request: s.Request, parsed: true, direct: done}
+	c.request.ReplyTo.Topic = ""
+	return &c.command
 }
 
 // submit puts a request into the mailbox of an owner that serves.
@@ -115,15 +135,15 @@ func (o *owner) submit(c *command) error {
 	case !m.open:
 		m.mu.Unlock()
 		return ErrNotOwner
-	case m.submitted >= submissionsPartitionMax:
+	case m.submitted.Load() >= submissionsPartitionMax:
 		m.mu.Unlock()
 		return ErrBusy
 	}
-	m.submitted++
+	m.submitted.Add(1)
 	m.submissions = append(m.submissions, c)
-	m.work()
+	wake := m.work()
 	m.mu.Unlock()
-	m.signal()
+	m.signalIf(wake)
 	return nil
 }
 
@@ -144,9 +164,7 @@ func (o *owner) takeSubmitted() {
 // settle tells a submission its fate.
 func (o *owner) settle(c *command, a answered) {
 	c.phase = phaseDone
-	o.mailbox.mu.Lock()
-	o.mailbox.submitted--
-	o.mailbox.mu.Unlock()
+	o.mailbox.submitted.Add(-1)
 	c.direct <- a
 }
 
@@ -190,19 +208,31 @@ type fairQueue struct {
 	byStream map[string]*fifo[*command]
 	turn     fifo[string] // streams that have something, in the order of their turns
 	waiting  int
+	spare    []*fifo[*command]
+}
+
+const spareFifosMax = 256
+
+// open makes room for a stream that has nothing yet.
+func (q *fairQueue) open(stream string) *fifo[*command] {
+	if q.byStream == nil {
+		q.byStream = map[string]*fifo[*command]{}
+	}
+	f := &fifo[*command]{}
+	if n := len(q.spare); n > 0 {
+		f, q.spare = q.spare[n-1], q.spare[:n-1]
+	}
+	q.byStream[stream] = f
+	q.turn.push(stream)
+	return f
 }
 
 func (q *fairQueue) len() int { return q.waiting }
 
 func (q *fairQueue) push(stream string, c *command) bool {
-	if q.byStream == nil {
-		q.byStream = map[string]*fifo[*command]{}
-	}
 	f := q.byStream[stream]
 	if f == nil {
-		f = &fifo[*command]{}
-		q.byStream[stream] = f
-		q.turn.push(stream)
+		f = q.open(stream)
 	}
 	if f.len() >= submissionsStreamMax {
 		return false
@@ -231,6 +261,9 @@ func (q *fairQueue) pop() *command {
 	q.waiting--
 	if f.len() == 0 {
 		delete(q.byStream, stream)
+		if len(q.spare) < spareFifosMax && cap(f.items) <= 16 {
+			q.spare = append(q.spare, f)
+		}
 	} else {
 		q.turn.push(stream)
 	}
@@ -240,14 +273,9 @@ func (q *fairQueue) pop() *command {
 // unpop puts a request back to the front of its stream.
 func (q *fairQueue) unpop(c *command) {
 	stream := string(c.record.Key)
-	if q.byStream == nil {
-		q.byStream = map[string]*fifo[*command]{}
-	}
 	f := q.byStream[stream]
 	if f == nil {
-		f = &fifo[*command]{}
-		q.byStream[stream] = f
-		q.turn.push(stream)
+		f = q.open(stream)
 	}
 	f.unpop(c)
 	q.waiting++

@@ -94,8 +94,12 @@ type lockedWriter struct {
 }
 
 func (w *lockedWriter) append(worker int, value []byte) error {
+	return w.appendRecord(appender.Record{Key: []byte("stream-" + strconv.Itoa(worker)), Value: value, Time: time.Now()})
+}
+
+func (w *lockedWriter) appendRecord(r appender.Record) error {
 	done := make(chan error, 1)
-	record := [1]appender.Record{{Key: []byte("stream-" + strconv.Itoa(worker)), Value: value, Time: time.Now()}}
+	record := [1]appender.Record{r}
 	w.mu.Lock()
 	w.writer.Append(record[:], func(r appender.Result) { done <- r.Err })
 	w.writer.Flush()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -134,7 +133,7 @@ func (b *bench) commands() error {
 	for run := range b.options.runs {
 		for _, inFlight := range b.options.depths {
 			for i, s := range systems {
-				if !strings.Contains(b.options.systems, s.name) {
+				if !b.options.wants(s.name) {
 					continue
 				}
 				used := cpuTime()
@@ -183,18 +182,7 @@ func (b *bench) startEngine(ns string, registry codec.Reader, setup engineSetup)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(b.ctx)
-	done := make(chan error, 1)
-	go func() { done <- e.Run(ctx) }()
-	deadline := time.Now().Add(30 * time.Second)
-	for len(e.Owned()[benchCategory]) < benchPartitions {
-		if time.Now().After(deadline) {
-			cancel()
-			return nil, fmt.Errorf("the engine does not serve after 30 s: %w", e.Ready())
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return func() { cancel(); <-done }, nil
+	return b.runEngine(e)
 }
 
 // startBareLoop is command → event → reply by franz-go alone: consume, produce the event, on its

@@ -68,7 +68,7 @@ type options struct {
 	longRuns       int
 	duration       time.Duration
 	only           []string
-	systems        string
+	systems        []string // none: all
 	depths         []int
 	restartStreams int
 	dir            string
@@ -87,7 +87,7 @@ type result struct {
 	P50Ms     float64 `json:"p50_ms,omitempty"`
 	P99Ms     float64 `json:"p99_ms,omitempty"`
 	Count     int     `json:"count"`
-	CPUMicros float64 `json:"cpu_us,omitempty"` // processor time of this process for one of them: of system and client
+	CPUMicros float64 `json:"cpu_us,omitempty"`    // processor time of this process for one of them: of system and client
 	Snapshots int     `json:"snapshots,omitempty"` // saved meanwhile
 }
 
@@ -103,6 +103,7 @@ var benches = []struct {
 }{
 	{"commands", (*bench).commands},
 	{"appender", (*bench).appenderAlone},
+	{"engine", (*bench).engineInMemory},
 	{"projector", (*bench).projector},
 	{"hot", (*bench).hot},
 	{"snapshot-cost", (*bench).snapshotCost},
@@ -122,7 +123,7 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&o.longRuns, "long-runs", 3, "runs of restart, failover and handover")
 	seconds := flags.Float64("seconds", 2, "length of one measurement of a rate")
 	only := flags.String("only", strings.Join(names, ","), "which benches")
-	flags.StringVar(&o.systems, "systems", "foldstream,bare", "which systems of the commands bench; for profiles")
+	systems := flags.String("systems", "", "which systems of commands and engine, separated by commas; all by default; for profiles")
 	depths := flags.String("depths", "1,16,128,1024", "in-flight depths of commands and appender")
 	flags.IntVar(&o.restartStreams, "restart-streams", 1_000_000, "streams, of ten events each, of the log that restart reads")
 	flags.StringVar(&o.dir, "dir", "", "keep the broker's data in this folder; restart then uses the log that it finds there")
@@ -145,6 +146,9 @@ func parseOptions(args []string) (options, error) {
 		o.depths = append(o.depths, depth)
 	}
 	o.only = strings.Split(*only, ",")
+	if *systems != "" {
+		o.systems = strings.Split(*systems, ",")
+	}
 	for _, name := range o.only {
 		if !slices.Contains(names, name) {
 			faults = append(faults, fmt.Errorf("no bench is called %q; there are %s", name, strings.Join(names, ", ")))
@@ -210,6 +214,11 @@ func dataDir(given string) (dir string, remove func(), err error) {
 		return "", remove, err
 	}
 	return dir, func() { os.RemoveAll(dir) }, os.Chmod(dir, 0o755) // a Postgres run as nobody must get through
+}
+
+// wants says whether a system is to be measured.
+func (o options) wants(system string) bool {
+	return len(o.systems) == 0 || slices.Contains(o.systems, system)
 }
 
 // say tells of progress.
