@@ -35,6 +35,8 @@ type consumer struct {
 	mu      sync.Mutex
 	workers map[place]*worker
 	fault   error // why the consumer is not ready
+
+	gate gate
 }
 
 // session is one membership: from joining the group to leaving it.
@@ -88,6 +90,9 @@ func (c *consumer) run(ctx context.Context) error {
 		if errors.Is(err, codec.ErrBinding) {
 			return err
 		}
+		if errors.Is(err, errHeld) {
+			continue // the next session waits until the view is given back
+		}
 		c.setFault(err)
 		if c.cfg.Clock().Sub(began) > time.Minute {
 			wait = c.cfg.RetryMin
@@ -108,11 +113,20 @@ func (c *consumer) once(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
+	asked, err := c.await(ctx, s.store)
+	if err != nil {
+		return err
+	}
+	c.setFault(errNotStarted)
+	if err := s.join(); err != nil {
+		return err
+	}
 	var background sync.WaitGroup
 	loopCtx, stop := context.WithCancel(ctx)
 	background.Go(func() { s.watch(loopCtx) })
 	background.Go(func() { s.mirror(loopCtx) })
 	background.Go(func() { s.tend(loopCtx) })
+	background.Go(func() { s.obey(loopCtx, asked.generation) })
 	err = s.poll(loopCtx)
 	stop()
 	background.Wait()
@@ -141,15 +155,18 @@ func (c *consumer) open(ctx context.Context) (*session, error) {
 	}
 	s := &session{consumer: c, store: st, decoder: d, sink: sink, failed: make(chan error, 1), mirrored: map[place]int64{}, made: make(chan struct{})}
 	s.base, s.baseStop = context.WithCancel(context.WithoutCancel(ctx))
-	s.client, err = kgo.NewClient(append(slices.Clone(c.cfg.Kafka), s.options(name)...)...)
+	return s, nil
+}
+
+// join makes the client, which joins the group.
+func (s *session) join() error {
+	var err error
+	s.client, err = kgo.NewClient(append(slices.Clone(s.cfg.Kafka), s.options(s.store.consumer)...)...)
 	if err != nil {
-		sink.Close()
-		d.close()
-		s.baseStop()
-		return nil, fmt.Errorf("view %s: Kafka client: %w", c.label, err)
+		return fmt.Errorf("view %s: Kafka client: %w", s.label, err)
 	}
 	close(s.made)
-	return s, nil
+	return nil
 }
 
 func (s *session) options(name string) []kgo.Opt {
@@ -201,6 +218,10 @@ func (s *session) take(ctx context.Context, offsets map[string]map[int32]kgo.Off
 		if err == nil {
 			return out, nil
 		}
+		if errors.Is(err, errHeld) {
+			s.restart(err)
+			return nil, err
+		}
 		s.metrics.retries.WithLabelValues(s.label, "take").Inc()
 		s.log.Warn("cannot take partitions over, trying again", "partitions", len(places), "in", wait, "error", err)
 		if !pause(ctx, wait) {
@@ -251,7 +272,7 @@ func (s *session) start(p place, o owned) *worker {
 	w := &worker{
 		cfg: s.cfg, place: p, category: s.categories[p.topic], store: s.store, decoder: s.decoder, sink: s.sink,
 		metrics: s.metrics, view: s.label, log: s.log.With("topic", p.topic, "partition", p.partition),
-		queue: newQueue(s.cfg.QueueBytesMax), resume: s.resume, onFenced: s.onFenced,
+		queue: newQueue(s.cfg.QueueBytesMax), gate: &s.gate, resume: s.resume, onFenced: s.onFenced,
 		epoch: o.epoch, at: o.position, cache: newRowCache(s.cfg.RowCacheRowsMax), done: make(chan struct{}),
 	}
 	w.status.next = o.next
@@ -286,6 +307,10 @@ func (s *session) onFenced(p place, err error) {
 		return
 	}
 	go func() {
+		if asked, askErr := s.store.control(w.ctx); askErr == nil && s.store.admit(asked) != nil {
+			s.restart(s.store.admit(asked))
+			return
+		}
 		if pause(w.ctx, s.cfg.SessionTimeout) {
 			s.restart(fmt.Errorf("%s[%d] is still assigned here: %w", p.topic, p.partition, err))
 		}
@@ -440,7 +465,7 @@ func (s *session) watch(ctx context.Context) {
 func (w *worker) watch(now time.Time, limit time.Duration) {
 	w.status.mu.Lock()
 	since := w.status.waitingSince
-	stalled := !since.IsZero() && now.Sub(since) >= limit
+	stalled := !since.IsZero() && now.Sub(since) >= limit && !w.gate.isShut()
 	changed := stalled != w.status.stalled
 	w.status.stalled = stalled
 	next := w.status.next
@@ -542,7 +567,9 @@ func (s *session) drain() {
 }
 
 func (s *session) close() {
-	s.client.CloseAllowingRebalance()
+	if s.client != nil {
+		s.client.CloseAllowingRebalance()
+	}
 	s.sink.Close()
 	s.baseStop()
 	s.mu.Lock()

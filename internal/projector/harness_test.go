@@ -296,7 +296,7 @@ func (d *desk) hire() *worker {
 	}
 	w := &worker{
 		cfg: &d.cfg, place: p, category: "probe", store: st, decoder: dec, sink: d.sink, metrics: m, view: d.view.Name + ".v1",
-		log: quiet(), queue: newQueue(1 << 20), resume: func(place) {}, onFenced: func(_ place, err error) { d.fenced = append(d.fenced, err) },
+		log: quiet(), queue: newQueue(1 << 20), gate: &gate{}, resume: func(place) {}, onFenced: func(_ place, err error) { d.fenced = append(d.fenced, err) },
 		epoch: taken[p].epoch, at: taken[p].position, cache: newRowCache(d.cfg.RowCacheRowsMax), done: make(chan struct{}),
 	}
 	w.status.topicID = event.FormatTopicID(deskTopicID)

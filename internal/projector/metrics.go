@@ -27,6 +27,8 @@ type metrics struct {
 	stalled    *prometheus.GaugeVec
 	perPlace   []*prometheus.GaugeVec
 	assigned   *prometheus.GaugeVec // view
+	paused     *prometheus.GaugeVec // view
+	held       *prometheus.GaugeVec // view
 	restarted  *prometheus.CounterVec
 }
 
@@ -65,6 +67,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		seconds:    histogram("batch_seconds", "Time of a committed transaction.", prometheus.ExponentialBuckets(0.001, 2, 14)),
 		records:    histogram("batch_records", "Records in a committed transaction.", prometheus.ExponentialBuckets(1, 4, 8)),
 		assigned:   gauge("partitions_assigned", "Partitions that this process works on."),
+		paused:     gauge("paused", "1 while an operator has paused the view."),
+		held:       gauge("held", "1 while a tool has the view for itself, or the version was dropped."),
 		offset:     gauge("next_offset", "Offset of the next record to apply.", "topic", "partition"),
 		lag:        gauge("lag_records", "Records between the applied position and the high watermark.", "topic", "partition"),
 		lagAge:     gauge("lag_seconds", "Age of the last applied record while records wait, else 0.", "topic", "partition"),
@@ -88,7 +92,9 @@ func (m *metrics) introduce(view string) {
 	for _, class := range []string{"take", "commit", "letters", "infrastructure"} {
 		m.retries.WithLabelValues(view, class)
 	}
-	m.assigned.WithLabelValues(view)
+	for _, g := range []*prometheus.GaugeVec{m.assigned, m.paused, m.held} {
+		g.WithLabelValues(view)
+	}
 }
 
 // forget removes a partition's gauges, so that one that moved away does not show its last value.

@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/foldstream/foldstream/pkg/projection"
+	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -28,7 +30,9 @@ var ErrDefinitionChanged = errors.New("definition changed under the same version
 
 // Migrate brings a namespace's system tables up to date (schema <namespace>, by goose), creates
 // the schema and tables of each view version that is not there yet, and the stable view
-// <namespace>.<view> over the live version, which is the first one unless it was switched.
+// <namespace>.<view> over the live version: the lowest of those that came first, unless it was
+// switched (Operator.Switch). A version that was dropped is not made again. Indexes are made and
+// removed as the definitions have them.
 // It holds an advisory lock, so any number of processes may call it at once. A view whose
 // definition changed under the same version fails with ErrDefinitionChanged, and nothing of that
 // view is touched.
@@ -67,8 +71,13 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, namespace string, views []
 		return fmt.Errorf("migrate: system tables of namespace %s: %w", namespace, err)
 	}
 	var faults []error
-	for _, v := range views {
-		if err := migrateView(ctx, conn, namespace, v); err != nil {
+	ordered := slices.SortedStableFunc(slices.Values(views), func(a, b projection.View) int { return cmp.Compare(a.Version, b.Version) })
+	for _, v := range ordered {
+		err := migrateView(ctx, conn, namespace, v)
+		if err == nil {
+			err = migrateIndexes(ctx, conn, namespace, v)
+		}
+		if err != nil {
 			faults = append(faults, fmt.Errorf("migrate: view %s version %d: %w", v.Name, v.Version, err))
 		}
 	}
@@ -129,8 +138,11 @@ func migrateView(ctx context.Context, conn *pgxpool.Conn, namespace string, v pr
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		views := quote(namespace, "views")
 		var stored string
-		err := tx.QueryRow(ctx, "select definition from "+views+" where name = $1 and version = $2", v.Name, v.Version).Scan(&stored)
+		var dropped bool
+		err := tx.QueryRow(ctx, "select definition, dropped from "+views+" where name = $1 and version = $2", v.Name, v.Version).Scan(&stored, &dropped)
 		switch {
+		case err == nil && dropped:
+			return nil
 		case err == nil && stored != definition:
 			return fmt.Errorf("%w (have %s, stored %s)", ErrDefinitionChanged, definition, stored)
 		case err == nil:
@@ -143,9 +155,18 @@ func migrateView(ctx context.Context, conn *pgxpool.Conn, namespace string, v pr
 				return err
 			}
 		}
+		indexes, err := usableIndexes(ctx, tx, v)
+		if err != nil {
+			return err
+		}
+		for _, i := range indexes {
+			if _, err := tx.Exec(ctx, indexStatement(namespace, v, i, false)); err != nil {
+				return fmt.Errorf("make the index on %s: %w", strings.Join(i.Columns, ", "), err)
+			}
+		}
 		// The first version of a view is the live one; a later one is switched to on purpose.
 		var live bool
-		err = tx.QueryRow(ctx, "insert into "+views+" (name, version, definition, live) values ($1, $2, $3, not exists (select from "+views+" where name = $1 and live)) returning live",
+		err = tx.QueryRow(ctx, "insert into "+views+" (name, version, definition, live, live_since) select $1, $2, $3, first, case when first then now() end from (select not exists (select from "+views+" where name = $1 and live) as first) as f returning live",
 			v.Name, v.Version, definition).Scan(&live)
 		if err != nil || !live {
 			return err
@@ -153,6 +174,20 @@ func migrateView(ctx context.Context, conn *pgxpool.Conn, namespace string, v pr
 		_, err = tx.Exec(ctx, stableView(namespace, v))
 		return err
 	})
+}
+
+// migrateIndexes leaves a version alone that is being rebuilt, or was dropped.
+func migrateIndexes(ctx context.Context, conn *pgxpool.Conn, namespace string, v projection.View) error {
+	if v.Kind == kindEvents || v.Kind == kindSnapshots {
+		return nil
+	}
+	var busy bool
+	err := conn.QueryRow(ctx, "select exists (select from "+quote(namespace, "rebuilds")+" where consumer = $1) or dropped from "+quote(namespace, "views")+" where name = $2 and version = $3",
+		topics.ConsumerView(v.Name, v.Version), v.Name, v.Version).Scan(&busy)
+	if err != nil || busy {
+		return err
+	}
+	return makeIndexes(ctx, conn, namespace, v)
 }
 
 // definitionText is what must not change under one version: all that shapes the rows, as far as
@@ -169,7 +204,8 @@ func definitionText(v projection.View) (string, error) {
 		Key        []projection.Column
 		Columns    []projection.Column
 		Types      []string
-	}{v.Kind, v.Categories, v.Key, v.Columns, types})
+		Source     string `json:",omitempty"`
+	}{v.Kind, v.Categories, v.Key, v.Columns, types, v.Source})
 	return string(text), err
 }
 

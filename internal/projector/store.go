@@ -25,6 +25,13 @@ type database interface {
 
 var _ database = (*pgxpool.Pool)(nil)
 
+// querier is a pool, a connection or a transaction.
+type querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
 // store is Postgres as one view version's workers use it. It may be used from any goroutine.
 type store struct {
 	db         database
@@ -35,6 +42,8 @@ type store struct {
 	rowColumns []projection.Column // entity views: the table's
 	empty      projection.Row      // entity views: the columns of a row that is not there
 	months     *months             // the events: their partitions
+	holder     string              // the tool that this store works for; empty: the projector
+	bulk       bool                // new streams are written by COPY
 }
 
 func newStore(db database, namespace, consumer string, view projection.View) (*store, error) {
@@ -86,7 +95,20 @@ func (s *store) take(ctx context.Context, places []place) (map[place]owned, erro
 	for i, p := range places {
 		topics[i], partitions[i] = p.topic, p.partition
 	}
-	rows, err := s.db.Query(ctx, `insert into `+s.table("offsets")+` as o (consumer, topic, partition, epoch, next_offset)
+	tx, err := s.db.Begin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("take partitions over: %w", err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after a commit it does nothing
+	// A tool that wants the view for itself waits for this transaction, and bumps after it.
+	asked, err := s.lockControl(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.admit(asked); err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, `insert into `+s.table("offsets")+` as o (consumer, topic, partition, epoch, next_offset)
 		select $1, u.topic, u.partition, 1, $4 from unnest($2::text[], $3::int[]) as u (topic, partition)
 		on conflict (consumer, topic, partition) do update set epoch = o.epoch + 1
 		returning topic, partition, epoch, next_offset, topic_id, claim_producer_id, claim_epoch, last_event_id`,
@@ -107,6 +129,9 @@ func (s *store) take(ctx context.Context, places []place) (map[place]owned, erro
 		out[p] = o
 		return nil
 	})
+	if err == nil {
+		err = tx.Commit(ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("take partitions over: %w", err)
 	}
@@ -117,15 +142,18 @@ func (s *store) take(ctx context.Context, places []place) (map[place]owned, erro
 // not keep the partition's row from the next owner.
 const idleTimeout = "5s"
 
-// fence begins a batch (PROTOCOL P1): the compare-and-set of the offset row, then the parked keys.
+// fence begins a batch (PROTOCOL P1): the compare-and-set of the offset row, then the parked keys. A
+// paused view's batch goes no further.
 func (s *store) fence(ctx context.Context, tx pgx.Tx, p place, epoch, from int64, to position) (map[string]int64, error) {
 	var producer *int64
 	var claimEpoch *int16
 	if to.lineage.Known {
 		producer, claimEpoch = &to.lineage.Claim.ProducerID, &to.lineage.Claim.Epoch
 	}
+	var asked control
 	b := &pgx.Batch{}
 	b.Queue("set local idle_in_transaction_session_timeout = '" + idleTimeout + "'")
+	b.Queue(s.selectControl(), s.consumer, s.view.Name, s.view.Version)
 	b.Queue(`update `+s.table("offsets")+` set next_offset = $6, topic_id = $7, claim_producer_id = $8, claim_epoch = $9, last_event_id = $10, updated_at = now()
 		where consumer = $1 and topic = $2 and partition = $3 and epoch = $4 and next_offset = $5`,
 		s.consumer, p.topic, p.partition, epoch, from, to.next, to.topicID, producer, claimEpoch, deadletter.CleanText(to.lastEventID, event.IDBytesMax))
@@ -135,12 +163,18 @@ func (s *store) fence(ctx context.Context, tx pgx.Tx, p place, epoch, from int64
 	if _, err := results.Exec(); err != nil {
 		return nil, fmt.Errorf("begin batch: %w", err)
 	}
+	if err := results.QueryRow().Scan(asked.fields()...); err != nil {
+		return nil, fmt.Errorf("read what is asked of the view: %w", err)
+	}
 	tag, err := results.Exec()
 	if err != nil {
 		return nil, fmt.Errorf("compare and set the offset row: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
 		return nil, errFenced
+	}
+	if asked.paused && s.holder == "" {
+		return nil, errPaused
 	}
 	rows, err := results.Query()
 	if err != nil {
@@ -217,18 +251,18 @@ func (s *store) write(ctx context.Context, tx pgx.Tx, category string, streams [
 		return s.writeAppended(ctx, tx, category, streams)
 	}
 	rows := make([]projection.Row, 0, len(streams))
+	var fresh []projection.Row
 	for _, w := range streams {
-		if w.applied == 0 {
-			continue
+		switch {
+		case w.applied == 0:
+		case s.copied(w):
+			fresh = append(fresh, s.storedRow(w.id, w.after))
+		default:
+			rows = append(rows, s.storedRow(w.id, w.after))
 		}
-		row := make(projection.Row, 0, len(s.rowColumns))
-		row = append(row, w.id.ID)
-		if w.after.exists {
-			row = append(row, w.after.row...)
-		} else {
-			row = append(row, s.empty...)
-		}
-		rows = append(rows, append(row, int64(w.after.version), w.after.exists))
+	}
+	if err := s.copyRows(ctx, tx, s.rowColumns, fresh); err != nil {
+		return err
 	}
 	if len(rows) == 0 {
 		return nil
@@ -241,21 +275,19 @@ func (s *store) write(ctx context.Context, tx pgx.Tx, category string, streams [
 
 func (s *store) writeDeltas(ctx context.Context, tx pgx.Tx, category string, streams []*streamWork) error {
 	merged := map[string]projection.Row{}
-	var ids []string
-	var versions []int64
 	for _, w := range streams {
 		if w.applied == 0 {
 			continue
 		}
-		ids, versions = append(ids, w.id.ID), append(versions, int64(w.after.version))
 		for _, delta := range w.rows {
 			if err := s.mergeDelta(merged, delta); err != nil {
 				return err
 			}
 		}
 	}
-	if len(ids) == 0 {
-		return nil
+	streams, err := s.copyVersions(ctx, tx, category, streams)
+	if err != nil {
+		return err
 	}
 	// One order of keys for all partitions, else two transactions may deadlock.
 	rows := make([]projection.Row, 0, len(merged))
@@ -266,38 +298,52 @@ func (s *store) writeDeltas(ctx context.Context, tx pgx.Tx, category string, str
 	if len(rows) > 0 {
 		b.Queue(s.sql.writeRows, columnArrays(append(slices.Clone(s.view.Key), s.view.Columns...), rows)...)
 	}
-	b.Queue(s.sql.upsertVersions, slices.Repeat([]string{category}, len(ids)), ids, versions)
+	s.queueVersions(b, category, streams)
+	if b.Len() == 0 {
+		return nil
+	}
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("write %d metric rows of %d streams: %w", len(rows), len(ids), err)
+		return fmt.Errorf("write %d metric rows of %d streams: %w", len(rows), len(streams), err)
 	}
 	return nil
 }
 
+func (s *store) queueVersions(b *pgx.Batch, category string, streams []*streamWork) {
+	if ids, versions := versionsOf(streams); len(ids) > 0 {
+		b.Queue(s.sql.upsertVersions, slices.Repeat([]string{category}, len(ids)), ids, versions)
+	}
+}
+
 func (s *store) writeAppended(ctx context.Context, tx pgx.Tx, category string, streams []*streamWork) error {
 	var rows []projection.Row
-	var ids []string
-	var versions []int64
 	for _, w := range streams {
 		if w.applied > 0 {
-			ids, versions, rows = append(ids, w.id.ID), append(versions, int64(w.after.version)), append(rows, w.rows...)
+			rows = append(rows, w.rows...)
 		}
 	}
-	if len(ids) == 0 {
-		return nil
+	streams, err := s.copyVersions(ctx, tx, category, streams)
+	if err != nil {
+		return err
 	}
 	b := &pgx.Batch{}
 	switch {
 	case len(rows) == 0:
 	case s.view.Kind == kindEvents:
-		if err := s.copyEvents(ctx, tx, rows); err != nil {
-			return err
-		}
+		err = s.copyEvents(ctx, tx, rows)
+	case s.bulk:
+		err = s.copyRows(ctx, tx, s.view.Layout(), rows)
 	default:
 		b.Queue(s.sql.writeRows, columnArrays(s.view.Layout(), rows)...)
 	}
-	b.Queue(s.sql.upsertVersions, slices.Repeat([]string{category}, len(ids)), ids, versions)
+	if err != nil {
+		return err
+	}
+	s.queueVersions(b, category, streams)
+	if b.Len() == 0 {
+		return nil
+	}
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("append %d rows of %d streams: %w", len(rows), len(ids), err)
+		return fmt.Errorf("append %d rows of %d streams: %w", len(rows), len(streams), err)
 	}
 	return nil
 }
@@ -306,13 +352,8 @@ func (s *store) writeAppended(ctx context.Context, tx pgx.Tx, category string, s
 const checkViolation = "23514"
 
 func (s *store) copyEvents(ctx context.Context, tx pgx.Tx, rows []projection.Row) error {
-	columns := s.view.Layout()
-	names := make([]string, len(columns))
-	for i, c := range columns {
-		names[i] = c.Name
-	}
 	source := pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) { return rows[i], nil })
-	_, err := tx.CopyFrom(ctx, pgx.Identifier{SchemaName(s.namespace, s.view), "rows"}, names, source)
+	_, err := tx.CopyFrom(ctx, pgx.Identifier{SchemaName(s.namespace, s.view), "rows"}, namesOf(s.view.Layout()), source)
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) && refused.Code == checkViolation && refused.ConstraintName == "" {
 		s.months.forget()

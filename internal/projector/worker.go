@@ -43,6 +43,7 @@ type worker struct {
 	view     string // label: <name>.v<N>
 	log      *slog.Logger
 	queue    *queue
+	gate     *gate
 	resume   func(place)        // fetch the partition again
 	onFenced func(place, error) // called once, when another worker has taken over
 
@@ -52,6 +53,8 @@ type worker struct {
 	verify bool // the record at at.next-1 comes first, and must have at.lastEventID
 	parked map[string]int64
 	cache  *rowCache
+	// In bulk: the batch is tried with look-ups, since the log misled about what is new.
+	looksUp bool
 
 	status status
 	// ctx ends the worker: no batch is begun after it. hard ends the batch under way.
@@ -107,7 +110,7 @@ func (w *worker) run() {
 		if resume {
 			w.resume(w.place)
 		}
-		if len(records) == 0 {
+		if len(records) == 0 || !w.gate.wait(w.ctx) {
 			return
 		}
 		if err := w.apply(records); err != nil {
@@ -268,6 +271,18 @@ func (w *worker) try(b *batch) error {
 		if errors.Is(err, errFenced) || errors.Is(err, errHalve) || w.hard.Err() != nil {
 			return err
 		}
+		if errors.Is(err, errPaused) {
+			w.gate.set(true)
+			if !w.gate.wait(w.ctx) {
+				return err
+			}
+			attempt--
+			continue
+		}
+		if w.lookUp(err) {
+			attempt--
+			continue
+		}
 		switch fate := deadletter.FateOf(err); fate.Verdict {
 		case deadletter.Stop:
 			return err
@@ -403,7 +418,7 @@ func (w *worker) fold(ctx context.Context, tx pgx.Tx, streams []*streamWork) err
 			continue
 		}
 		var known bool
-		if s.before, known = w.cache.get(s.id.ID); !known {
+		if s.before, known = w.cache.get(s.id.ID); !known && !w.begins(s) {
 			missing = append(missing, s.id.ID)
 		}
 	}
@@ -474,7 +489,7 @@ func (w *worker) writeEventByEvent(ctx context.Context, tx pgx.Tx, s *streamWork
 		if err != nil {
 			return err
 		}
-		err = w.inSavepoint(ctx, tx, []*streamWork{{id: s.id, effect: one}})
+		err = w.inSavepoint(ctx, tx, []*streamWork{{id: s.id, before: total.after, effect: one}})
 		switch {
 		case err == nil:
 			total.add(one)
@@ -599,6 +614,7 @@ func (w *worker) limitParked(parked, parks map[string]int64) error {
 // commit takes over what a committed transaction did.
 func (w *worker) commit(b *batch, out *outcome, took time.Duration) {
 	w.at = b.after
+	w.looksUp = false
 	w.parked = out.parked
 	applied, skipped := out.slots.applied, out.slots.skipped
 	for _, s := range out.streams {
