@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -270,23 +271,110 @@ func TestAllServesUntilItsContextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- services.Run(ctx, nil) }()
-	testkit.Await(t, "all services are ready", time.Minute, func(ctx context.Context) bool {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+services.Addr()+"/readyz", http.NoBody)
-		if err != nil {
-			t.Fatal(err)
+	awaitReady(t, services)
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{http.MethodPost, "/v1/commands/workflow/w", `{"type": "workflow.Nope", "data": {}}`, http.StatusBadRequest},
+		{http.MethodGet, "/v1/streams/workflow/w/events", "", http.StatusNotFound},
+		{http.MethodGet, "/openapi.json", "", http.StatusOK},
+		{http.MethodGet, "/registry/subjects", "", http.StatusOK},
+		{http.MethodGet, "/v1/nope", "", http.StatusNotFound},
+	} {
+		if got, text := ask(t, c.method, services.URL()+c.path, c.body, ""); got != c.status {
+			t.Errorf("%s %s: got %d %s, want %d", c.method, c.path, got, text, c.status)
 		}
-		answer, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return false
-		}
-		defer answer.Body.Close()
-		return answer.StatusCode == http.StatusOK
-	})
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("got %v, want an orderly end", err)
 	}
 	services.Close()
+}
+
+func awaitReady(t *testing.T, services *app.Services) {
+	t.Helper()
+	testkit.Await(t, "all services are ready", time.Minute, func(context.Context) bool {
+		status, _ := ask(t, http.MethodGet, services.URL()+"/readyz", "", "")
+		return status == http.StatusOK
+	})
+}
+
+// ask sends a request; status 0 means that there was no answer.
+func ask(t *testing.T, method, url, body, token string) (status int, text string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, ""
+	}
+	defer answer.Body.Close()
+	all, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return answer.StatusCode, string(all)
+}
+
+// A project without Go, and without Postgres, serves appends and reads from the log alone.
+func TestIngestServesItsAPIWithoutPostgres(t *testing.T) {
+	t.Parallel()
+	kafka := testkit.Kafkas(t)[0]
+	tokens := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(tokens, []byte("open sesame\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := service.DefaultConfig()
+	cfg.Kafka.Brokers, cfg.HTTP.Addr, cfg.HTTP.TokenFile = kafka.Seeds(), "127.0.0.1:0", tokens
+	args := []string{"--brokers", strings.Join(kafka.Seeds(), ","), "--namespace", testkit.Namespace(t)}
+	p := app.Program{Name: "shop", Project: appendProject("")}
+	call(t.Context(), p, append([]string{"topics", "apply"}, args...)...).want(t, 0)
+	call(t.Context(), p, append([]string{"schema", "register"}, args...)...).want(t, 0)
+	env, err := app.NewEnvironment(p, app.Settings{Namespace: args[3], Config: cfg, Logs: t.Output()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	services, err := env.OpenServices(t.Context(), app.Which{Ingest: true, Projector: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(services.Names()); got != "[ingest]" {
+		t.Errorf("services: got %s, want ingest alone", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- services.Run(ctx, nil) }()
+	awaitReady(t, services)
+	stream := services.URL() + "/v1/streams/invoice/i-1/events"
+	const body = `{"events": [{"type": "invoice.Issued", "data": {"total": 7}}, {"type": "invoice.Cancelled", "data": {"total": 7}}]}`
+	for _, c := range []struct {
+		method, url, body, token string
+		status                   int
+		text                     string
+	}{
+		{http.MethodPost, stream, body, "", http.StatusUnauthorized, `"code":"unauthorized"`},
+		{http.MethodGet, services.URL() + "/registry/subjects", "", "wrong", http.StatusUnauthorized, "401"},
+		{http.MethodGet, services.URL() + "/registry/subjects", "", "open sesame", http.StatusOK, "invoice.Issued"},
+		{http.MethodPost, stream, body, "open sesame", http.StatusCreated, `"lastVersion":2`},
+		{http.MethodGet, stream, "", "open sesame", http.StatusOK, `"total":7`},
+		{http.MethodGet, services.URL() + "/livez", "", "", http.StatusOK, "ok"},
+	} {
+		if got, text := ask(t, c.method, c.url, c.body, c.token); got != c.status || !strings.Contains(text, c.text) {
+			t.Errorf("%s %s with token %q: got %d %s, want %d with %s", c.method, c.url, c.token, got, text, c.status, c.text)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("got %v, want an orderly end", err)
+	}
 }
 
 func TestEndpointsThatCannotBeRead(t *testing.T) {

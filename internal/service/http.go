@@ -30,6 +30,7 @@ type HTTPServer struct {
 	mux      *http.ServeMux
 	listener net.Listener
 	tls      *tls.Config // nil: plain
+	drainMax time.Duration
 
 	mu         sync.Mutex
 	checks     []check
@@ -61,7 +62,7 @@ func NewHTTPServer(cfg HTTPConfig, gatherer prometheus.Gatherer, logger *slog.Lo
 	if err != nil {
 		return nil, fmt.Errorf("listen for HTTP (http.addr): %w", err)
 	}
-	s := &HTTPServer{cfg: cfg, logger: logger, mux: http.NewServeMux(), listener: listener}
+	s := &HTTPServer{cfg: cfg, logger: logger, mux: http.NewServeMux(), listener: listener, drainMax: httpDrainTimeout}
 	if s.tls, err = cfg.tlsConfig(logger); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
@@ -123,9 +124,9 @@ func (s *HTTPServer) Run(ctx context.Context) error {
 	server := s.server(base)
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
-		late := time.AfterFunc(httpDrainTimeout, func() { cut(ErrDraining) })
+		late := time.AfterFunc(s.drainMax, func() { cut(ErrDraining) })
 		defer late.Stop()
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpDrainTimeout+httpShutdownTimeout)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainMax+httpShutdownTimeout)
 		defer cancel()
 		stopped <- errors.Join(server.Shutdown(bounded), server.Close())
 	})
