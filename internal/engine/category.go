@@ -126,7 +126,11 @@ func (b *boundCategory) decodeState(encoded []byte) (any, error) {
 	return b.state.Decode(codec.Payload{Registered: b.state.Registered(), Body: frame.Body})
 }
 
-func (b *boundCategory) encodeState(state any) ([]byte, error) { return b.state.Append(nil, state) }
+func (b *boundCategory) encodeState(state any) ([]byte, error) { return b.appendState(nil, state) }
+
+func (b *boundCategory) appendState(dst []byte, state any) ([]byte, error) {
+	return b.state.Append(dst, state)
+}
 
 // evolve folds one event into a live state. A panic of the decider's is an error.
 func (b *boundCategory) evolve(state any, m decider.Message) (next any, err error) {

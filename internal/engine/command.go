@@ -34,6 +34,7 @@ type command struct {
 	originNoted bool       // its origin counts as seen because of itself
 	key         commandKey // of its id in windows, once keyed
 	keyed       bool
+	id          string // of its stream, see streamID
 	lastEventID string // of the events that are under way
 	after       []byte // the stream's encoded state behind them
 	// decidedThrough is for a submission, see owner.decidedThrough.
@@ -65,7 +66,15 @@ func (c *command) windowKey() commandKey {
 }
 
 func (c *command) stream(category string) event.StreamID {
-	return event.StreamID{Category: category, ID: string(c.record.Key)}
+	return event.StreamID{Category: category, ID: c.streamID()}
+}
+
+// streamID is the record's key as text, made once.
+func (c *command) streamID() string {
+	if c.id == "" {
+		c.id = string(c.record.Key)
+	}
+	return c.id
 }
 
 // undo is a stream as it was before a command that is not acknowledged yet.
@@ -117,7 +126,7 @@ func refuse(code string, err error) verdict {
 // decider's own: the command is tried again, in its place.
 func (o *owner) evaluate(c *command) (verdict, error) {
 	key := c.record.Key
-	if fault := event.ValidateID(string(key)); fault != nil {
+	if fault := event.ValidateID(c.streamID()); fault != nil {
 		return refuse(CodeKey, fault), nil
 	}
 	if target := topics.Partition(key, o.partitions); target != o.partition {
@@ -148,7 +157,7 @@ func (o *owner) evaluate(c *command) (verdict, error) {
 	var hash [16]byte
 	hash, o.hashScratch = contentHash(o.hashScratch, c.request.Type, c.request.Expected.String(),
 		payload.Registered.Schema.Fingerprint(), payload.Body)
-	s := o.table.get(string(key))
+	s := o.table.get(c.streamID())
 	if v, done := o.evaluateRepeated(c, s, hash); done {
 		return v, nil
 	}
@@ -450,30 +459,37 @@ func (o *owner) evaluateCommand(c *command, s *stream, payload codec.Payload) (v
 	return o.emit(c, m, state, version, decision.Events())
 }
 
-// emit encodes the decided events and folds them.
+// valuesKeptMax bounds the memory for values that an owner keeps from one command to the next.
+const valuesKeptMax = 256 << 10
+
+// emit encodes the decided events and folds them. Events and values lie in memory that the next
+// command uses again: the appender copies what it is given.
 func (o *owner) emit(c *command, m decider.Message, state any, version event.Version, decided []any) (verdict, error) {
-	v := verdict{kind: verdictAppend, events: make([]pendingEvent, len(decided))}
+	if cap(o.values) > valuesKeptMax {
+		o.values = nil
+	}
+	o.decided, o.values = o.decided[:0], o.values[:0]
 	for i, data := range decided {
 		binding := o.category.byGoType[reflectTypeOf(data)]
 		if binding == nil {
 			return verdict{}, &DeciderError{Category: o.category.Name, Stream: m.Stream, Type: m.Type, Err: fmt.Errorf("emitted a %T, which is not among the events of Types", data)}
 		}
-		value, err := binding.Append(nil, data)
-		if err != nil {
+		at := len(o.values)
+		var err error
+		if o.values, err = binding.Append(o.values, data); err != nil {
 			return verdict{}, &DeciderError{Category: o.category.Name, Stream: m.Stream, Type: m.Type, Err: fmt.Errorf("emitted a %T that does not encode: %w", data, err)}
 		}
 		typ := binding.Registered().Type
 		var id string
 		id, o.idScratch = eventID(o.idScratch, m.Stream, c.request.ID, i)
-		v.events[i] = pendingEvent{typ: typ, id: id, time: m.Time, value: value}
+		o.decided = append(o.decided, pendingEvent{typ: typ, id: id, time: m.Time, value: o.values[at:len(o.values):len(o.values)]})
 		em := o.message(c, typ, version+event.Version(i)+1, data)
 		em.ID = id
 		if state, err = o.category.evolve(state, em); err != nil {
 			return verdict{}, err
 		}
 	}
-	v.state = state
-	return v, nil
+	return verdict{kind: verdictAppend, events: o.decided, state: state}, nil
 }
 
 func (o *owner) stateOf(s *stream) (any, event.Version, error) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -83,6 +84,9 @@ type owner struct {
 
 	hashScratch   []byte
 	idScratch     []byte
+	stateScratch  []byte
+	values        []byte         // of the events in decided
+	decided       []pendingEvent // by the decider, for the command in hand
 	arena         []byte
 	headers       []event.Header
 	records       []appender.Record
@@ -710,7 +714,7 @@ func (o *owner) recall(c *command) (verdict, error) {
 //	its successor learns c2's origin from the log, reads c1, whose origin is lower
 //	dropped as repeated, c1 would never be answered
 func (o *owner) remembers(c *command) bool {
-	s := o.table.get(string(c.record.Key))
+	s := o.table.get(c.streamID())
 	if s == nil {
 		return false
 	}
@@ -734,13 +738,14 @@ func (o *owner) noteOrigin(c *command, v verdict) {
 // append gives the events their versions, hands them to the appender and moves the stream on.
 // The stream is speculative until the acknowledgement; undo has what it was before.
 func (o *owner) append(c *command, v verdict) error {
-	id := string(c.record.Key)
+	id := c.streamID()
 	var encoded []byte
 	if o.category.Decider != nil {
 		var err error
-		if encoded, err = o.category.encodeState(v.state); err != nil {
+		if o.stateScratch, err = o.category.appendState(o.stateScratch[:0], v.state); err != nil {
 			return &DeciderError{Category: o.category.Name, Stream: c.stream(o.category.Name), Type: c.request.Type, Err: fmt.Errorf("state does not encode: %w", err)}
 		}
+		encoded = bytes.Clone(o.stateScratch)
 	}
 	s := v.stream
 	if s == nil {
@@ -1056,7 +1061,7 @@ func (o *owner) onProof(group []*command, err error) error {
 
 // offsetOf finds the offset of a duplicate's original, which was under way when it was decided.
 func (o *owner) offsetOf(c *command) int64 {
-	if s := o.table.get(string(c.record.Key)); s != nil {
+	if s := o.table.get(c.streamID()); s != nil {
 		if i, ok := s.window.position(c.windowKey()); ok {
 			return s.window.entries[i].offset
 		}

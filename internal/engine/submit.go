@@ -122,7 +122,7 @@ func newSubmitted(s Submission, done chan answered, now time.Time) *command {
 		record kgo.Record
 	}{}
 	c.record = kgo.Record{Key: []byte(s.StreamID), Value: s.Value, Offset: -1, Timestamp: now}
-	c.command = command{record: &c.record, request: s.Request, parsed: true, direct: done}
+	c.command = command{record: &c.record, request: s.Request, parsed: true, direct: done, id: s.StreamID}
 	c.request.ReplyTo.Topic = ""
 	return &c.command
 }
@@ -155,7 +155,7 @@ func (o *owner) takeSubmitted() {
 	m.submissions = nil
 	m.mu.Unlock()
 	for _, c := range submissions {
-		if !o.fair.push(string(c.record.Key), c) {
+		if !o.fair.push(c.streamID(), c) {
 			o.settle(c, answered{err: ErrBusy})
 		}
 	}
@@ -272,7 +272,7 @@ func (q *fairQueue) pop() *command {
 
 // unpop puts a request back to the front of its stream.
 func (q *fairQueue) unpop(c *command) {
-	stream := string(c.record.Key)
+	stream := c.streamID()
 	f := q.byStream[stream]
 	if f == nil {
 		f = q.open(stream)
