@@ -142,7 +142,6 @@ func TestStatesOfRandomHistoriesAreFoldsOfTheirPrefixes(t *testing.T) {
 // times around every stamp.
 func (w *world) randomHistory(random *rand.Rand) {
 	ids := []string{"a", "b", "c"}
-	stamp := t0
 	for range 70 {
 		id := ids[random.IntN(len(ids))]
 		switch random.IntN(12) {
@@ -152,11 +151,11 @@ func (w *world) randomHistory(random *rand.Rand) {
 			w.voids(id)
 		default:
 			// A clock that now and then is behind.
-			stamp = stamp.Add(time.Duration(random.IntN(3)) * time.Millisecond)
+			w.stamp = w.stamp.Add(time.Duration(random.IntN(3)) * time.Millisecond)
 			rec := w.next(id)
-			rec.Timestamp = stamp
+			rec.Timestamp = w.stamp
 			if random.IntN(4) == 0 {
-				rec.Timestamp = stamp.Add(-time.Duration(random.IntN(20)) * time.Millisecond)
+				rec.Timestamp = w.stamp.Add(-time.Duration(random.IntN(20)) * time.Millisecond)
 			}
 			w.writeBy(w.owner, rec)
 		}
@@ -167,6 +166,12 @@ func (w *world) randomHistory(random *rand.Rand) {
 		}
 	}
 	s := w.store()
+	told := map[int]bool{}
+	defer func() {
+		if len(told) < 10 {
+			w.t.Errorf("the times asked for lead to %d versions, want many", len(told))
+		}
+	}()
 	for _, id := range ids {
 		truth := w.truth(id)
 		for slot := range random.IntN(3) {
@@ -183,14 +188,15 @@ func (w *world) randomHistory(random *rand.Rand) {
 		for v := range truth {
 			w.wantState(s, id, At{Version: event.Version(v + 1)}, v+1)
 		}
-		for millis := int64(-25); millis < stamp.Sub(t0).Milliseconds()+3; millis++ {
-			w.wantStateAtTime(s, id, t0.Add(time.Duration(millis)*time.Millisecond+time.Duration(random.IntN(1000))*time.Microsecond))
+		for millis := int64(-25); millis < w.stamp.Sub(t0).Milliseconds()+3; millis++ {
+			told[w.wantStateAtTime(s, id, t0.Add(time.Duration(millis)*time.Millisecond+time.Duration(random.IntN(1000))*time.Microsecond))] = true
 		}
 	}
 }
 
 // wantStateAtTime is PROTOCOL T1 by its definition: the running maximum over the whole partition.
-func (w *world) wantStateAtTime(s *Store, id string, at time.Time) {
+// It returns the version.
+func (w *world) wantStateAtTime(s *Store, id string, at time.Time) int {
 	w.t.Helper()
 	var highest time.Time
 	cut := int64(1 << 62)
@@ -212,9 +218,10 @@ func (w *world) wantStateAtTime(s *Store, id string, at time.Time) {
 		if _, err := s.State(w.t.Context(), stream(id), At{Time: at}); len(truth) > 0 && !errors.Is(err, ErrNoVersion) {
 			w.t.Fatalf("state of %s at %s, before its first event: got %v, want %v", id, at, err, ErrNoVersion)
 		}
-		return
+		return 0
 	}
 	w.wantState(s, id, At{Time: at}, n)
+	return n
 }
 
 func TestRefusalsOfStates(t *testing.T) {

@@ -108,6 +108,7 @@ type world struct {
 	parts  int32
 
 	owner   *kgo.Client // whoever claimed last
+	stamp   time.Time   // of claims, and of void records
 	topicID string
 	last    map[string]event.Version
 	log     map[int32][]*kgo.Record // everything written, in order
@@ -144,7 +145,7 @@ func onBrokers(t *testing.T, test func(w *world)) {
 func newWorld(t testing.TB, k *testkit.Kafka, pg *testkit.Postgres, partitions int32) *world {
 	t.Helper()
 	w := &world{
-		t: t, ns: testkit.Namespace(t), kafka: k, codec: testCodec(t), parts: partitions,
+		t: t, stamp: t0, ns: testkit.Namespace(t), kafka: k, codec: testCodec(t), parts: partitions,
 		last: map[string]event.Version{}, log: map[int32][]*kgo.Record{}, values: map[string]*codec.Binding{},
 	}
 	for _, def := range accounts.Types {
@@ -198,7 +199,7 @@ func (w *world) claim() {
 	w.t.Helper()
 	w.owner = w.producer()
 	for p := range w.parts {
-		w.writeBy(w.owner, &kgo.Record{Topic: w.topic(), Partition: p, Headers: []kgo.RecordHeader{{Key: event.HeaderControl, Value: []byte(event.ControlClaim)}}})
+		w.writeBy(w.owner, &kgo.Record{Topic: w.topic(), Partition: p, Timestamp: w.stamp, Headers: []kgo.RecordHeader{{Key: event.HeaderControl, Value: []byte(event.ControlClaim)}}})
 	}
 }
 
@@ -267,7 +268,11 @@ func (w *world) grow(id string, n int) {
 // voids appends events that nobody may see: by a producer that never claimed.
 func (w *world) voids(id string) {
 	w.t.Helper()
-	w.writeBy(w.producer(), w.record(id, w.last[id]+1), w.record(id, w.last[id]+7))
+	records := []*kgo.Record{w.record(id, w.last[id]+1), w.record(id, w.last[id]+7)}
+	for _, rec := range records {
+		rec.Timestamp = w.stamp
+	}
+	w.writeBy(w.producer(), records...)
 }
 
 // truth is what the log says of a stream, by this test's own reading.
