@@ -335,7 +335,7 @@ func (c *call) do() (engine.Outcome, error) {
 		case errors.Is(err, engine.ErrBusy):
 			outcome = unknown("its owner is overloaded, and an earlier sending may have been stored: ask again with the same id")
 		case c.ctx.Err() != nil:
-			return unknown("the wait ended before its outcome was known: ask again with the same id"), nil
+			return unknown("the wait ended before its outcome was known: ask again with the same id"), nil //nolint:nilerr // the outcome says it
 		default:
 			return engine.Outcome{}, err
 		}

@@ -39,8 +39,8 @@ func newScanner(body []byte) *scanner {
 func parseAppend(body []byte) (appendIn, *Fault) {
 	s := newScanner(body)
 	var in appendIn
-	o := s.openObject()
-	for s.member(&o) {
+	var o object
+	for s.openObject(); s.member(&o); {
 		switch string(o.name) {
 		case "expectedVersion":
 			s.once(&o, 0)
@@ -62,8 +62,8 @@ func parseCommand(body []byte) (appendIn, *Fault) {
 	s := newScanner(body)
 	in := appendIn{events: make([]eventIn, 1)}
 	c := &in.events[0]
-	o := s.openObject()
-	for s.member(&o) {
+	var o object
+	for s.openObject(); s.member(&o); {
 		switch string(o.name) {
 		case "expectedVersion":
 			s.once(&o, bitExpected)
@@ -84,15 +84,15 @@ func parseBatch(body []byte) ([]appendIn, *Fault) {
 	s := newScanner(body)
 	var all []appendIn
 	events := 0
-	o := s.openObject()
-	for s.member(&o) {
+	var o object
+	for s.openObject(); s.member(&o); {
 		if string(o.name) != "requests" {
 			s.unknown()
 			break
 		}
 		s.once(&o, 0)
-		list := s.openArray()
-		for s.item(&list) {
+		var list array
+		for s.openArray(); s.item(&list); {
 			if list.index == requestsMax {
 				s.fail("is one request too many: at most %d in one batch", requestsMax)
 				break
@@ -112,8 +112,8 @@ func parseBatch(body []byte) ([]appendIn, *Fault) {
 // request reads one request of a batch.
 func (s *scanner) request(eventsLeft int) appendIn {
 	var in appendIn
-	o := s.openObject()
-	for s.member(&o) {
+	var o object
+	for s.openObject(); s.member(&o); {
 		switch string(o.name) {
 		case "category":
 			s.once(&o, 0)
@@ -152,8 +152,8 @@ func (s *scanner) demand(o *object, bit int, name string) {
 
 // events reads the events of one append.
 func (s *scanner) events(into []eventIn, most int) []eventIn {
-	list := s.openArray()
-	for s.item(&list) {
+	var list array
+	for s.openArray(); s.item(&list); {
 		if list.index >= most {
 			s.fail("is one event too many: at most %d in one request, %d in a batch", eventsMax, batchEventsMax)
 			break
@@ -175,8 +175,8 @@ const (
 )
 
 func (s *scanner) event(e *eventIn) {
-	o := s.openObject()
-	for s.member(&o) {
+	var o object
+	for s.openObject(); s.member(&o); {
 		s.eventMember(&o, e)
 	}
 	s.demandEvent(&o)
@@ -251,8 +251,8 @@ func (s *scanner) time() time.Time {
 // metadata reads an object of texts.
 func (s *scanner) metadata() map[string]string {
 	all := map[string]string{}
-	o := s.openObject()
-	for s.member(&o) {
+	var o object
+	for s.openObject(); s.member(&o); {
 		name := string(o.name)
 		if _, twice := all[name]; twice {
 			s.fail("stands twice")

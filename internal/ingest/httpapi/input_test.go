@@ -305,7 +305,8 @@ func FuzzBodies(f *testing.F) {
 		default:
 			t.Errorf("%q: got %d %s", body, got.status, got.text)
 		}
-		if accepted := got.status < 300; accepted && !json.Valid(body) {
+		// Of a request of a batch that is refused by itself, the data is not looked at.
+		if accepted := got.status < 300 && !strings.Contains(got.text, `{"status":4`); accepted && !json.Valid(body) {
 			t.Errorf("%q is no JSON and was taken", body)
 		}
 		if fault != nil {

@@ -71,7 +71,8 @@ func (a *API) serveDocument() error {
 	if err != nil {
 		return fmt.Errorf("httpapi: write the OpenAPI document: %w", err)
 	}
-	a.served = append(text, '\n')
+	text = append(text, '\n')
+	a.served = text
 	a.mux.HandleFunc("GET "+documentPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", strconv.Itoa(len(a.served)))

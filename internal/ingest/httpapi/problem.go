@@ -64,7 +64,7 @@ func faulty(code string, faults ...Fault) *Problem {
 }
 
 // retryAfter sets after how many seconds a client should come again.
-func (p *Problem) retryAfter(seconds int) *Problem {
+func (p *Problem) retryAfter(seconds int) *Problem { //nolint:unparam // whoever refuses knows for how long
 	p.retryAfterSeconds = seconds
 	return p
 }

@@ -50,7 +50,7 @@ func TestAnyOfTwoInstancesAnswersForBoth(t *testing.T) {
 type load struct {
 	site    *site
 	targets atomic.Pointer[[]*instance]
-	final   sync.Map // key → stream
+	final   sync.Map     // key → stream
 	closed  atomic.Int64 // connections that a stopping instance closed
 	unknown atomic.Int64
 	sent    atomic.Int64

@@ -96,7 +96,8 @@ type object struct {
 
 // openObject begins an object. Use:
 //
-//	for o := s.openObject(); s.member(&o); {
+//	var o object
+//	for s.openObject(); s.member(&o); {
 //		switch string(o.name) {
 //		case "a":
 //			s.once(&o, 0)
@@ -105,11 +106,10 @@ type object struct {
 //			s.unknown()
 //		}
 //	}
-func (s *scanner) openObject() object {
+func (s *scanner) openObject() {
 	if !s.take('{') {
 		s.want("an object")
 	}
-	return object{}
 }
 
 // member goes on to the next member and reads its name; false at the end, or at a fault.
@@ -162,11 +162,10 @@ type array struct {
 }
 
 // openArray begins an array; item goes on, as member does for objects.
-func (s *scanner) openArray() array {
+func (s *scanner) openArray() {
 	if !s.take('[') {
 		s.want("an array")
 	}
-	return array{}
 }
 
 func (s *scanner) item(a *array) bool {
@@ -245,9 +244,8 @@ func (s *scanner) escaped(i int) []byte {
 			i++
 			continue
 		}
-		n := 0
-		out, n = appendEscape(out, s.b[i:])
-		if n == 0 {
+		var n int
+		if out, n = appendEscape(out, s.b[i:]); n == 0 {
 			s.pos = i
 			s.fail("a string has an escape that is none, or half of a surrogate pair")
 			return nil

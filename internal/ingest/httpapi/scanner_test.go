@@ -35,13 +35,13 @@ func TestScannerPassesOverValuesWhole(t *testing.T) {
 	t.Parallel()
 	deep := strings.Repeat("[", depthMax) + strings.Repeat("]", depthMax)
 	for text, want := range map[string]string{
-		` {"a":[1,{"b":"}]"}]} ,`: `{"a":[1,{"b":"}]"}]}`,
-		`"a\"b",1`:                `"a\"b"`,
-		`-1.5e+3]`:                `-1.5e+3`,
-		`null}`:                   `null`,
-		deep:                      deep,
+		`{"a":[1,{"b":"}]"}]} ,`: `{"a":[1,{"b":"}]"}]}`,
+		`"a\"b",1`:               `"a\"b"`,
+		`-1.5e+3]`:               `-1.5e+3`,
+		`null}`:                  `null`,
+		deep:                     deep,
 	} {
-		s := scanner{b: []byte(text)}
+		s := scanner{b: []byte(" " + text)}
 		if got := string(s.raw()); got != want || s.err != nil {
 			t.Errorf("%s: got %q and %v, want %q", text, got, s.err, want)
 		}
