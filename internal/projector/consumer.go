@@ -17,7 +17,6 @@ import (
 	"github.com/foldstream/foldstream/pkg/projection"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -425,15 +424,11 @@ func (s *session) dispatch(fetches kgo.Fetches) {
 
 // fetchFailed stops a partition whose place in the log is gone; other errors pass.
 func (s *session) fetchFailed(w *worker, err error) {
-	var lost *kgo.ErrDataLoss
-	switch {
-	case errors.Is(err, kerr.OffsetOutOfRange), errors.As(err, &lost):
-		w.halt(deadletter.Stopped("out-of-range", fmt.Errorf("the log does not have the position of this view any more: retention deleted events that were not applied, or the topic lost its end; rebuild the view: %w", err)))
-	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InconsistentTopicID):
-		w.halt(deadletter.Stopped("topic-id", fmt.Errorf("topic %s was deleted, or deleted and made again, while this view read it: restore it, or rebuild the view: %w", w.place.topic, err)))
-	default:
-		s.log.Warn("fetch failed", "topic", w.place.topic, "partition", w.place.partition, "error", err)
+	if stopped := lostPosition(w.place, err); stopped != nil {
+		w.halt(stopped)
+		return
 	}
+	s.log.Warn("fetch failed", "topic", w.place.topic, "partition", w.place.partition, "error", err)
 }
 
 // each lists the workers in a fixed order.
