@@ -106,7 +106,7 @@ func (c client) run(t *testing.T, p *plan) result {
 	ctx, cancel := context.WithTimeout(t.Context(), clientMax)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Stdin, cmd.Env = bytes.NewReader(text), environment()
+	cmd.Stdin, cmd.Env = bytes.NewReader(text), append(environment(), "PYTHONDONTWRITEBYTECODE=1")
 	var got result
 	if err := json.Unmarshal([]byte(output(t, cmd)), &got); err != nil {
 		t.Fatalf("read what the client reports: %v", err)

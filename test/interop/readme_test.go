@@ -2,6 +2,7 @@ package interop
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -145,7 +146,7 @@ func TestReadmeFiveMinutes(t *testing.T) {
 	}
 	w := &world{t: t, bin: t.TempDir(), env: environment()}
 	w.build("foldstream", "./cmd/foldstream")
-	dir := t.TempDir()
+	dir := openDir(t)
 	// The programs are built once, and the stacks' data stays out of the repository.
 	as := strings.NewReplacer(
 		"go run ./cmd/foldstream", filepath.Join(w.bin, "foldstream"),
@@ -168,6 +169,24 @@ func TestReadmeFiveMinutes(t *testing.T) {
 		w.runBlock(b, text, want)
 		w.variables = append(w.variables, assignment.FindAllString(text, -1)...)
 	}
+}
+
+// openDir is a folder that others may pass: as root, Postgres runs as nobody.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "foldstream-readme-*")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove the stacks' data: %v", err)
+		}
+	})
+	return dir
 }
 
 // assignment is a line that sets a variable for the blocks behind it.
