@@ -184,6 +184,12 @@ func (s *store) fence(ctx context.Context, tx pgx.Tx, p place, epoch, from int64
 	if tag.RowsAffected() == 0 {
 		return nil, errFenced
 	}
+	if err := s.admit(asked); err != nil {
+		if s.holder != "" {
+			return nil, deadletter.Stopped("held", err)
+		}
+		return nil, fmt.Errorf("%w (%w)", errFenced, err)
+	}
 	if asked.paused && s.holder == "" {
 		return nil, errPaused
 	}
