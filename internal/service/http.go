@@ -131,7 +131,7 @@ func (s *HTTPServer) Run(ctx context.Context) error {
 		stopped <- errors.Join(server.Shutdown(bounded), server.Close())
 	})
 	defer stop()
-	s.logger.Info("HTTP is served", "url", s.URL())
+	s.logger.Info("HTTP is served", "addr", s.Addr(), "url", s.URL())
 	if err := s.serve(server); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP on %s: %w", s.Addr(), err)
 	}
