@@ -32,6 +32,7 @@ type wireEvent struct {
 	Metadata      map[string]string `json:"metadata"`
 	Data          json.RawMessage   `json:"data"`
 	Value         []byte            `json:"value"`
+	Error         string            `json:"error"` // why there is no data
 }
 
 func (w wireEvent) event(stream event.StreamID) Event {

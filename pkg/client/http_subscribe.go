@@ -174,7 +174,12 @@ func (src *httpSource) take(ctx context.Context, m message, watch *watchdog) err
 		return fmt.Errorf("%w (message %.40q) %w", errNotOurs, m.id, errors.Join(err))
 	}
 	e := w.event(event.StreamID{Category: src.s.cfg.Category, ID: w.Stream})
-	if e.Value == nil {
+	e.types, e.codec = &src.h.c.types, src.h.c.codec
+	switch {
+	case e.Value != nil:
+	case w.Error != "": // the server could not read it: neither can the handler
+		e.fault = fmt.Errorf("%w: %s", codec.ErrBadData, w.Error)
+	default:
 		if err := src.encode(ctx, &e, w.Data); err != nil {
 			return err
 		}

@@ -204,12 +204,12 @@ func TestACallerWhoLeavesDuringAnAttemptIsToldThatTheOutcomeIsUnknown(t *testing
 	t.Parallel()
 	asked := make(chan struct{})
 	release := make(chan struct{})
-	t.Cleanup(func() { close(release) })
 	s := newServer(t, func(int, taken) (int, map[string]string, string) {
 		close(asked)
 		<-release
 		return 201, nil, accepted("k")
 	})
+	defer close(release) // before the server is closed, which waits for its handlers
 	ctx, cancel := context.WithCancelCause(t.Context())
 	mine := errors.New("the caller's own cause")
 	go func() { <-asked; cancel(mine) }()

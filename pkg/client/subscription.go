@@ -432,13 +432,13 @@ func (s *subscription) handle(e *entry) bool {
 
 // once calls the handler; a panic is an error.
 func (s *subscription) once(ctx context.Context, e *Event) (err error) {
-	if e.payload.Registered == nil {
+	if e.payload.Registered == nil && e.fault == nil {
 		if err := s.c.inspect(ctx, e); err != nil {
 			return deadletter.Retried("schema", err)
 		}
-		if e.fault != nil {
-			return e.fault
-		}
+	}
+	if e.fault != nil {
+		return e.fault
 	}
 	defer func() {
 		if p := recover(); p != nil {
