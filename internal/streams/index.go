@@ -57,7 +57,7 @@ func newIndex(pool *pgxpool.Pool, namespace string, bytesMax int64) *index {
 	return &index{
 		pool: pool, consumer: topics.ConsumerView(eventsView, viewVersion), bytesMax: bytesMax,
 		sql: indexSQL{
-			begin: "begin isolation level repeatable read read only", commit: "commit",
+			begin: "begin isolation level repeatable read, read only", commit: "commit",
 			position: "select next_offset, topic_id, claim_producer_id, claim_epoch from " + own("offsets") +
 				" where consumer = $1 and topic = $2 and partition = $3",
 			parked: "select first_offset from " + own("parked") +
@@ -89,7 +89,7 @@ func (x *index) look(ctx context.Context, p place, id event.StreamID, more ...qu
 		return nothing, nil
 	}
 	out := nothing
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	b := &pgx.Batch{}
 	// In one pipeline the statements between begin and commit see one snapshot, at the price of one
@@ -133,7 +133,7 @@ func (q query) readOrBreak(rows pgx.Rows, closeConn context.CancelFunc) error {
 }
 
 func (x *index) run(ctx context.Context, q query) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	rows, err := x.pool.Query(ctx, q.sql, q.args...)
 	if err == nil {
@@ -412,6 +412,8 @@ func (x *index) slotsQuery(id event.StreamID, out *[]slotMeta) query {
 
 // slotValue reads a slot's record; found is false when another snapshot took its place.
 func (x *index) slotValue(ctx context.Context, id event.StreamID, m slotMeta) (encoding string, value []byte, found bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	err = x.pool.QueryRow(ctx, x.sql.slot, id.Category, id.ID, m.slot, int64(m.version)).Scan(&encoding, &value)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", nil, false, nil

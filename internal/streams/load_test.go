@@ -9,10 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/foldstream/foldstream/internal/testkit"
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -433,6 +435,41 @@ func TestABrokerThatIsAwayIsUnavailable(t *testing.T) {
 	if _, err := s.Load(ctx, Query{Stream: stream("a")}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v, want %v", err, ErrUnavailable)
 	}
+}
+
+func TestReadsFollowALeaderThatMoves(t *testing.T) {
+	cluster := testkit.StartKfake(t, kfake.NumBrokers(3))
+	w := newWorld(t, testkit.WrapKfake(cluster), nil, 3)
+	s := w.store(func(c *Config) { c.LeaderAgeMax = time.Hour })
+	w.append("a")
+	w.wantTruth(s, "a")
+	for node := range int32(3) {
+		if err := cluster.MoveTopicPartition(w.topic(), w.partitionOf("a"), node); err != nil {
+			t.Fatal(err)
+		}
+		w.append("a")
+		w.wantTruth(s, "a")
+		w.wantState(s, "a", At{}, int(w.last["a"]))
+	}
+}
+
+// The topic is made anew between two looks at its id: only the fetch can tell.
+func TestATopicMadeAnewUnderAReadIsNoticed(t *testing.T) {
+	everywhere(t, func(w *world) {
+		s := w.store(func(c *Config) { c.LeaderAgeMax = time.Hour })
+		w.append("a")
+		w.index(-1)
+		w.append("a", "a")
+		w.wantTruth(s, "a")
+		adm := kadm.NewClient(w.kafka.Client(t))
+		if _, err := adm.DeleteTopic(t.Context(), w.topic()); err != nil {
+			t.Fatal(err)
+		}
+		w.awaitGone(adm)
+		w.makeTopic()
+		w.grow("a", 9)
+		wantLogError(t, s, "a", "made anew")
+	})
 }
 
 func TestAMissingTopicIsNamedAtOnce(t *testing.T) {

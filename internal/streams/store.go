@@ -223,7 +223,7 @@ func (s *Store) checkTopic(ctx context.Context, p place, id event.StreamID, pos 
 	fault := &LogError{Topic: p.topic, Partition: p.partition, Offset: -1, Stream: id}
 	switch {
 	case !fits(meta):
-		fault.Reason = fmt.Sprintf("the index is of a topic with id %s, the topic has %s: it was deleted and made anew; rebuild the view %s (foldstream replayer)", pos.topicID, event.FormatTopicID(meta.id), eventsView)
+		return madeAnew(p, id, *pos)
 	case pos.next > end:
 		if end, err = s.endOf(ctx, p); err != nil || pos.next <= end {
 			return err // it was an old leader's end
@@ -233,6 +233,11 @@ func (s *Store) checkTopic(ctx context.Context, p place, id event.StreamID, pos 
 		return nil
 	}
 	return fault
+}
+
+func madeAnew(p place, id event.StreamID, pos position) error {
+	return &LogError{Topic: p.topic, Partition: p.partition, Offset: -1, Stream: id,
+		Reason: fmt.Sprintf("the index is of a topic with the id %s, which was deleted and made anew: rebuild the view %s", pos.topicID, eventsView)}
 }
 
 func (s *Store) startOf(ctx context.Context, p place) (int64, error) {
@@ -253,6 +258,8 @@ func (s *Store) readTail(ctx context.Context, v *view, id event.StreamID, end in
 	switch {
 	case errors.Is(err, errTailTooLong):
 		return s.stale(ctx, v, id, end)
+	case errors.Is(err, errOtherTopic) && pos.topicID != "":
+		return madeAnew(v.place, id, pos)
 	case isDeleted(err):
 		return &LogError{Topic: v.place.topic, Partition: v.place.partition, Offset: pos.next, Stream: id,
 			Reason: "retention deleted events that the index does not have yet: restore them, or rebuild the view from what is left, knowing that streams begin in the middle"}

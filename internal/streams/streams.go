@@ -192,8 +192,8 @@ var (
 	ErrClosed = errors.New("the store of streams is closed")
 )
 
-// StaleError: a read would need more of the log than it may take, or the version waited for did not
-// come. It passes by itself: the index catches up, the version comes.
+// StaleError says that a read would need more of the log than it may take, or that the version
+// waited for did not come. It passes by itself: the index catches up, the version comes.
 type StaleError struct {
 	Stream event.StreamID
 	// Have and Want are versions, where one was waited for; else 0.
@@ -213,8 +213,8 @@ func (e *StaleError) Error() string {
 	return fmt.Sprintf("stream %s: the index is %d records (%s) behind the log: %s", e.Stream, e.LagRecords, e.Behind.Round(time.Millisecond), e.Reason)
 }
 
-// LogError: index and log do not fit together, or a record breaks the log's rules. It does not
-// pass by itself.
+// LogError says that index and log do not fit together, or that a record breaks the log's rules. It
+// does not pass by itself.
 type LogError struct {
 	Topic     string
 	Partition int32

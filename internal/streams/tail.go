@@ -169,7 +169,7 @@ func (ts *tails) fetchOnce(ctx context.Context, p place, t *tail) error {
 	if t.topicID == [16]byte{} {
 		t.topicID = f.topicID
 	}
-	if f.topicID != t.topicID {
+	if f.topicID != t.topicID && f.topicID != [16]byte{} {
 		return errOtherTopic
 	}
 	ts.metrics.tailRecords.Add(float64(len(f.records)))
@@ -201,7 +201,8 @@ func (t *tail) moveTo(pos position) {
 }
 
 func (t *tail) restart(pos position) {
-	t.topicID, t.from, t.next, t.lineage = [16]byte{}, pos.next, pos.next, pos.lineage
+	t.topicID, _ = event.ParseTopicID(pos.topicID) // an index that has nothing takes the first it sees
+	t.from, t.next, t.lineage = pos.next, pos.next, pos.lineage
 	t.records, t.byKey, t.bytes = nil, map[string][]*kgo.Record{}, 0
 	t.trimTo, t.trimSet = pos.next, time.Now()
 }

@@ -502,3 +502,12 @@ func together(n int, f func(i int)) {
 	}
 	wg.Wait()
 }
+
+func (w *world) topicIDBytes() []byte {
+	w.t.Helper()
+	id, err := event.ParseTopicID(w.topicID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return id[:]
+}

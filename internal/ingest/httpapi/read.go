@@ -90,7 +90,7 @@ func (a *API) registerReads() {
 		Parameters: append(readPathParams(),
 			queryParam("from", "The first version wanted; the first event by default, the last one backward", versionSchema()),
 			queryParam("limit", "How many events at most", &huma.Schema{Type: huma.TypeInteger, Format: "int32", Minimum: number(1), Maximum: number(streams.LimitMax), Default: limitDefault}),
-			queryParam("direction", "backward reads down from from", &huma.Schema{Type: huma.TypeString, Enum: []any{"forward", "backward"}, Default: "forward"}),
+			queryParam("direction", "backward reads down from from", &huma.Schema{Type: huma.TypeString, Enum: []any{"forward", "backward"}, Default: "forward"}), //nolint:dupword // the second is a parameter
 			queryParam("min_version", "What the stream must have; the read waits for it", versionSchema()),
 			queryParam("wait", "How long to wait for min_version, such as 500ms; 5s by default, 25s at most", durationSchema()),
 			queryParam("encoding", "avro gives value, the framed Avro in base64, instead of data", &huma.Schema{Type: huma.TypeString, Enum: []any{"json", "avro"}, Default: "json"}),
@@ -149,10 +149,10 @@ func (a *API) eventsQuery(r *http.Request) (eventsQuery, error) {
 	}
 	p := readParams{values: values}
 	q.Stream = id
-	q.From = event.Version(p.integer("from", 0, 1, versionMax))
-	q.Limit = int(p.integer("limit", limitDefault, 1, streams.LimitMax))
+	q.From = event.Version(p.integer("from", 0, versionMax))
+	q.Limit = int(p.integer("limit", limitDefault, streams.LimitMax))
 	q.Backward = p.choice("direction", "forward", "backward") == "backward"
-	q.MinVersion = event.Version(p.integer("min_version", 0, 1, versionMax))
+	q.MinVersion = event.Version(p.integer("min_version", 0, versionMax))
 	q.encoding = p.choice("encoding", encodingJSON, encodingAvro)
 	q.Wait, err = durationParam(values, "wait", waitDefault, waitMax)
 	p.add(err)

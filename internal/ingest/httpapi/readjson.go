@@ -20,14 +20,17 @@ const (
 	encodingAvro = "avro"
 )
 
-// pageChunkBytes is how much of an answer is gathered before it is sent.
-const pageChunkBytes = 128 << 10
+// pageChunkBytes is how much of an answer is gathered before it is sent; most are much smaller.
+const (
+	pageChunkBytes  = 128 << 10
+	pageBufferBytes = 4 << 10
+)
 
 // writePage answers with a StreamPage. Its text is made by hand, event by event, since it can be
 // long: reflection over ten thousand events would cost more than reading them.
 func (a *API) writePage(ctx context.Context, w http.ResponseWriter, page *streams.Page, encoding string) error {
-	out := chunked{w: w, control: http.NewResponseController(w), buf: make([]byte, 0, pageChunkBytes+pageChunkBytes/4)}
-	b := append(out.buf, `{"category":`...)
+	out := chunked{w: w, control: http.NewResponseController(w)}
+	b := append(make([]byte, 0, pageBufferBytes), `{"category":`...)
 	b = appendJSONText(b, page.Stream.Category)
 	b = append(b, `,"id":`...)
 	b = appendJSONText(b, page.Stream.ID)
@@ -58,7 +61,6 @@ func (a *API) writePage(ctx context.Context, w http.ResponseWriter, page *stream
 type chunked struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
-	buf     []byte
 	sent    bool
 }
 

@@ -40,15 +40,15 @@ func (p *readParams) err() error {
 	return faulty(codeParameter, p.faults...)
 }
 
-// integer reads decimal digits.
-func (p *readParams) integer(name string, fallback, least, most int64) int64 {
+// integer reads a whole number from 1 on.
+func (p *readParams) integer(name string, fallback, most int64) int64 {
 	if !p.values.Has(name) {
 		return fallback
 	}
 	text := p.values.Get(name)
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < least || n > most || strings.HasPrefix(text, "+") {
-		p.fault(name, "%q: want a whole number from %d to %d", clip(text), least, most)
+	if err != nil || n < 1 || n > most || strings.HasPrefix(text, "+") {
+		p.fault(name, "%q: want a whole number from 1 to %d", clip(text), most)
 		return fallback
 	}
 	return n

@@ -37,7 +37,7 @@ func stateAt(r *http.Request) (streams.At, error) {
 		return streams.At{}, err
 	}
 	p := readParams{values: values}
-	at := streams.At{Version: event.Version(p.integer("version", 0, 1, versionMax)), Time: p.time("time")}
+	at := streams.At{Version: event.Version(p.integer("version", 0, versionMax)), Time: p.time("time")}
 	if at.Version != 0 && !at.Time.IsZero() {
 		p.fault("time", "stands together with version: a state is either at a version or at a time")
 	}

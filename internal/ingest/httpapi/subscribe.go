@@ -233,7 +233,8 @@ func (s *subscription) message(ctx context.Context, e *event.Recorded) error {
 	if err != nil {
 		return err
 	}
-	s.out.buf = append(b, "\n\n"...)
+	b = append(b, "\n\n"...)
+	s.out.buf = b
 	s.note()
 	return s.out.flushFull()
 }

@@ -40,7 +40,7 @@ func (i *instance) subscribe(query string, headers ...string) *subscriber {
 	for n := 0; n+1 < len(headers); n += 2 {
 		request.Header.Set(headers[n], headers[n+1])
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := http.DefaultClient.Do(request) //nolint:bodyclose // closed by closed
 	if err != nil {
 		i.site.t.Fatal(err)
 	}
