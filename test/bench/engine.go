@@ -76,20 +76,10 @@ func (b *bench) engineInMemory() error {
 	return nil
 }
 
-// startInMemory starts an engine with a category in append mode and returns one append to it.
+// startInMemory starts an engine and returns one append to it.
 func (b *bench) startInMemory(ns string, registry codec.Reader, value []byte) (submit func(worker, n int) error, stop func(), err error) {
-	layout := benchLayout(ns)
-	layout.Categories[0].Mode = topics.ModeAppend
-	if err := b.createTopics(layout); err != nil {
-		return nil, nil, err
-	}
-	e, err := engine.New(b.ctx, engine.Config{
-		Namespace: ns, Categories: []engine.Category{{Name: benchCategory}}, Kafka: b.opts(), Registry: registry, Logger: b.log,
-	})
+	e, stop, err := b.startAppendMode(ns, registry)
 	if err != nil {
-		return nil, nil, err
-	}
-	if stop, err = b.runEngine(e); err != nil {
 		return nil, nil, err
 	}
 	var next atomic.Int64
@@ -104,6 +94,23 @@ func (b *bench) startInMemory(ns string, registry codec.Reader, value []byte) (s
 		}
 		return err
 	}, stop, nil
+}
+
+// startAppendMode starts an engine whose one category is in append mode.
+func (b *bench) startAppendMode(ns string, registry codec.Reader) (*engine.Engine, func(), error) {
+	layout := benchLayout(ns)
+	layout.Categories[0].Mode = topics.ModeAppend
+	if err := b.createTopics(layout); err != nil {
+		return nil, nil, err
+	}
+	e, err := engine.New(b.ctx, engine.Config{
+		Namespace: ns, Categories: []engine.Category{{Name: benchCategory}}, Kafka: b.opts(), Registry: registry, Logger: b.log,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	stop, err := b.runEngine(e)
+	return e, stop, err
 }
 
 // runEngine returns when the engine serves all partitions.

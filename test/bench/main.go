@@ -39,6 +39,9 @@ import (
 func main() {
 	command := run
 	args := os.Args[1:]
+	if len(args) > 0 && args[0] == apiCommand {
+		os.Exit(api(args[1:], os.Stdout, os.Stderr))
+	}
 	if len(args) > 0 && args[0] == serveCommand {
 		command, args = serve, args[1:]
 	}
@@ -106,6 +109,10 @@ var benches = []struct {
 	{"engine", (*bench).engineInMemory},
 	{"projector", (*bench).projector},
 	{"hot", (*bench).hot},
+	{"http", (*bench).http},
+	{"http-batch", (*bench).httpBatch},
+	{"flush", (*bench).flush},
+	{"load", (*bench).loadStreams},
 	{"snapshot-cost", (*bench).snapshotCost},
 	{"failover", (*bench).failover},
 	{"handover", (*bench).handover},
