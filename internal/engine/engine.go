@@ -355,6 +355,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	background, cancel := context.WithCancel(context.Background())
 	wg.Go(func() { e.reader.run(background) })
+	wg.Go(func() { e.watchTopics(background) })
 	committing, stopCommitting := context.WithCancel(background)
 	wg.Go(func() { e.commitLoop(committing) })
 	e.pollLoop(ctx)
