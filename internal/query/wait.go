@@ -66,7 +66,10 @@ func parseTarget(text string, v *view) (target, error) {
 		if err := v.isFedBy(category); err != nil {
 			return t, err
 		}
-		return t, event.ValidateID(id)
+		if event.ValidateID(id) != nil {
+			return t, fmt.Errorf("%q is no aggregate id: want 1 to %d bytes of UTF-8 without control characters", clip(id), event.StreamIDBytesMax)
+		}
+		return t, nil
 	}
 	return parseOffset(text[:at], wanted, v)
 }

@@ -1,0 +1,120 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/foldstream/foldstream/internal/query"
+	"github.com/foldstream/foldstream/internal/service"
+	"github.com/spf13/cobra"
+)
+
+const (
+	queryName  = "query"
+	queryShort = "Answer from the views in Postgres over HTTP"
+	// openAPIPath is where a process serves its document, and queryDocumentPath where it serves
+	// that of the queries when the write side has the former.
+	openAPIPath       = "/openapi.json"
+	queryDocumentPath = "/query/openapi.json"
+	apiPath           = "/v1/"
+)
+
+// QueryCommand returns the subcommand of the read side, with a program's answers beyond the rows of
+// its views.
+func QueryCommand(g *Globals, answers query.Definitions) *cobra.Command {
+	return &cobra.Command{
+		Use: queryName, Short: queryShort, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if g.PrintConfig {
+				cfg, err := g.Configuration(cmd)
+				if err != nil {
+					return err
+				}
+				return cfg.Print(cmd.OutOrStdout())
+			}
+			env, err := g.Environment(cmd)
+			if err != nil {
+				return err
+			}
+			running, err := env.OpenQuery(cmd.Context(), answers)
+			if err != nil {
+				return err
+			}
+			return running.Run(cmd.Context(), Hurry(cmd.Context()))
+		},
+	}
+}
+
+// NewQueryCommand is QueryCommand as a root command, for the binary of this one service.
+func NewQueryCommand(program Program, answers query.Definitions) *cobra.Command {
+	program = program.withDefaults()
+	g := &Globals{}
+	root := QueryCommand(g, answers)
+	*g = *prepareRoot(root, program)
+	root.Use = program.Name
+	return root
+}
+
+// OpenQuery makes the read side and listens. It needs a Postgres and no broker, and starts while
+// Postgres is away: it is not ready then.
+func (e *Environment) OpenQuery(ctx context.Context, answers query.Definitions) (*Services, error) {
+	s := &Services{env: e}
+	bounded, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	err := s.openQuery(bounded, answers)
+	if err == nil {
+		err = s.listen()
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// openQuery adds the read side to what the process serves. Its waits end with its part, before the
+// server stops.
+func (s *Services) openQuery(ctx context.Context, answers query.Definitions) error {
+	e := s.env
+	pool, err := e.Config.Postgres.LazyPool(ctx)
+	if err != nil {
+		return err
+	}
+	connections := pool.Config()
+	pool.Close()
+	if e.Program.Stock && len(e.Program.Views) == 0 {
+		answers = query.Definitions{} // they are about views that another project does not have
+	}
+	cfg := query.Config{
+		Namespace: e.Project.Namespace, Postgres: connections, Views: e.Program.Views, Definitions: answers,
+		Limits: query.Limits{PoolMax: e.Config.Postgres.PoolMax}, DocumentPath: openAPIPath,
+		Version: service.Version(), Registerer: e.Metrics, Logger: e.Logger.With("service", queryName),
+	}
+	if s.handlers[openAPIPath] != nil {
+		cfg.DocumentPath = queryDocumentPath
+	}
+	tokens, err := s.tokens()
+	if err != nil {
+		return err
+	}
+	if tokens != nil {
+		cfg.Authorized = tokens.Allow
+	}
+	reads, err := query.New(cfg)
+	if err != nil {
+		return fmt.Errorf("open the read side: %w", err)
+	}
+	s.closes = append(s.closes, reads.Close)
+	if s.handlers == nil {
+		s.handlers = map[string]http.Handler{}
+	}
+	for _, pattern := range reads.Patterns() {
+		s.handlers[pattern] = reads
+	}
+	if s.handlers[apiPath] == nil {
+		s.handlers[apiPath] = reads // what is not there is answered by a problem document
+	}
+	s.parts = append(s.parts, part{queryName, reads.Run, reads.Ready})
+	return nil
+}
