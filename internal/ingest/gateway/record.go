@@ -25,6 +25,9 @@ func drawInstance() (id [8]byte) {
 func (c *call) record() (engine.Outcome, error) {
 	g := c.gateway
 	p, ok := g.pending.add(g.nextKey(), len(c.request.Value))
+	if !ok && g.pending.isClosed() {
+		return unknown("this instance stops: ask another with the same id"), nil
+	}
 	if !ok && c.sendings > 0 {
 		return unknown("too many requests wait here, and an earlier sending may have been stored: ask again with the same id"), nil
 	}

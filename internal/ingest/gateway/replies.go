@@ -176,6 +176,12 @@ func (t *table) close() {
 	}
 }
 
+func (t *table) isClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended
+}
+
 func (p *pending) answer(r codec.Reply) {
 	select {
 	case p.answers <- r:

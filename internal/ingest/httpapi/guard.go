@@ -72,6 +72,10 @@ func (a *API) methodsOf(r *http.Request) []string {
 	return methods
 }
 
+// statusClientLeft is counted for clients that did not wait for their answer, as elsewhere; it is
+// never sent. A server that stops ends contexts by another cause.
+const statusClientLeft = 499
+
 var recorders = sync.Pool{New: func() any { return new(recorder) }}
 
 // guarded is a route with limits, metrics, and a net for panics.
@@ -84,7 +88,11 @@ func (a *API) guarded(rt route) http.Handler {
 		m.inFlight.Inc()
 		a.answer(rec, r, rt)
 		m.inFlight.Dec()
-		m.answered(rec.status, a.cfg.Clock().Sub(began), rt.long)
+		status := rec.status
+		if !rt.long && errors.Is(context.Cause(r.Context()), context.Canceled) {
+			status = statusClientLeft
+		}
+		m.answered(status, a.cfg.Clock().Sub(began), rt.long)
 		rec.ResponseWriter = nil
 		recorders.Put(rec)
 	})

@@ -118,11 +118,17 @@ func TestRequestsAreCountedByRouteAndStatus(t *testing.T) {
 	send(t, api, http.MethodPost, noteEvents, noted)
 	send(t, api, http.MethodPost, noteEvents, `{`)
 	send(t, api, http.MethodPost, "/v1/nope", "")
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	request := httptest.NewRequestWithContext(left, http.MethodPost, noteEvents, strings.NewReader(noted))
+	request.Header.Set("Content-Type", mediaJSON)
+	api.ServeHTTP(httptest.NewRecorder(), request)
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
 # HELP foldstream_http_requests_total Requests answered, by route and status.
 # TYPE foldstream_http_requests_total counter
 foldstream_http_requests_total{route="append-events",status="201"} 1
 foldstream_http_requests_total{route="append-events",status="400"} 1
+foldstream_http_requests_total{route="append-events",status="499"} 1
 # HELP foldstream_http_refused_total Requests refused before their route was asked, by code.
 # TYPE foldstream_http_refused_total counter
 foldstream_http_refused_total{code="not-found"} 1

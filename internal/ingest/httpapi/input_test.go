@@ -126,8 +126,8 @@ func TestBadInputIsAProblemThatSaysWhatAndWhere(t *testing.T) {
 		{"an empty key", noteEvents, noted, []string{"Idempotency-Key", ""}, 400, "header", "header.Idempotency-Key"},
 		{"a key that is too long", noteEvents, noted, []string{"Idempotency-Key", longID}, 400, "header", "header.Idempotency-Key"},
 		{"a key that is no UTF-8", noteEvents, noted, []string{"Idempotency-Key", "\xff"}, 400, "header", "header.Idempotency-Key"},
-		{"a user with a line break", noteEvents, noted, []string{"ce-userid", "a\nb"}, 400, "header", "header.Ce-Userid"},
-		{"a correlation that is too long", tallyAdd, goodCommand, []string{"ce-correlationid", strings.Repeat("x", 4097)}, 400, "header", "header.Ce-Correlationid"},
+		{"a user with a line break", noteEvents, noted, []string{"ce-userid", "a\nb"}, 400, "header", "header.ce-userid"},
+		{"a correlation that is too long", tallyAdd, goodCommand, []string{"ce-correlationid", strings.Repeat("x", 4097)}, 400, "header", "header.ce-correlationid"},
 		{"a key for a batch", batchAppend, goodBatch, []string{"Idempotency-Key", "k"}, 400, "header", "header.Idempotency-Key"},
 
 		{"another media type", noteEvents, noted, []string{"Content-Type", "text/plain"}, 415, "media-type", ""},

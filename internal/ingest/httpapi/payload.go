@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/textproto"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -258,7 +259,7 @@ func bind(ctx context.Context, held *atomic.Pointer[codec.Binding], cdc *codec.C
 func (a *API) requestOf(r *http.Request) (request event.Request, fresh bool, err error) {
 	var faults []Fault
 	read := func(name string, bytesMax int) string {
-		values := r.Header[name]
+		values := r.Header[textproto.CanonicalMIMEHeaderKey(name)]
 		switch {
 		case len(values) == 0:
 			return ""
@@ -271,10 +272,10 @@ func (a *API) requestOf(r *http.Request) (request event.Request, fresh bool, err
 	}
 	request.ReplyTo.Partition = -1
 	request.ID = read("Idempotency-Key", event.IDBytesMax)
-	request.CorrelationID = read("Ce-Correlationid", event.HeaderValueBytesMax)
-	request.CausationID = read("Ce-Causationid", event.HeaderValueBytesMax)
-	request.UserID = read("Ce-Userid", event.HeaderValueBytesMax)
-	request.Traceparent = read("Traceparent", event.HeaderValueBytesMax)
+	request.CorrelationID = read("ce-correlationid", event.HeaderValueBytesMax)
+	request.CausationID = read("ce-causationid", event.HeaderValueBytesMax)
+	request.UserID = read("ce-userid", event.HeaderValueBytesMax)
+	request.Traceparent = read("traceparent", event.HeaderValueBytesMax)
 	if len(faults) > 0 {
 		return request, false, faulty(engine.CodeHeader, faults...)
 	}
