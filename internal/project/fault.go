@@ -12,6 +12,7 @@ import (
 type Fault struct {
 	File    string
 	Line    int // 0 where no line can be named
+	Column  int // 0 where only the line is known
 	Problem string
 	Remedy  string
 }
@@ -21,6 +22,9 @@ func (f *Fault) Error() string {
 	b.WriteString(f.File)
 	if f.Line > 0 {
 		fmt.Fprintf(&b, ":%d", f.Line)
+	}
+	if f.Line > 0 && f.Column > 0 {
+		fmt.Fprintf(&b, ":%d", f.Column)
 	}
 	b.WriteString(": " + f.Problem)
 	if f.Remedy != "" {
@@ -41,7 +45,10 @@ func (l *loader) err() error {
 		if a.File != b.File {
 			return strings.Compare(a.File, b.File)
 		}
-		return a.Line - b.Line
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
 	})
 	var all []error
 	for _, f := range l.faults[:min(len(l.faults), faultsMax)] {

@@ -1,5 +1,5 @@
-// Package project loads what a team writes (DESIGN §12): foldstream.yaml and the Avro schemas
-// beside it.
+// Package project loads what a team writes (DESIGN §12): foldstream.yaml, and beside it the Avro
+// schemas and the views.
 //
 // A project is checked whole: every fault is reported, each with file, line, what is wrong and
 // what to do, not only the first. What needs the program's Go types (which types of a decider's
@@ -14,6 +14,7 @@ import (
 
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/foldstream/foldstream/pkg/projection"
 	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/foldstream/foldstream/pkg/topics"
 )
@@ -30,6 +31,9 @@ type Project struct {
 	Categories []Category // in the order of the file
 	// Schemas of the categories, ordered by type and version, and Foldstream's own at the end.
 	Schemas []SchemaFile
+	// Views that are declared in files of the folder views, in the order of their names. Resolve
+	// gives their types the upcasters of the program's deciders.
+	Views []projection.View
 	// SchemasDir is the folder of the schemas, relative to the project.
 	SchemasDir string
 	// Compatibility is the rule for new schema versions, as registries spell it.
@@ -81,6 +85,7 @@ func Load(fsys fs.FS, label string) (*Project, error) {
 		return nil, l.err()
 	}
 	l.schemas()
+	l.views()
 	l.notYetRead()
 	if err := l.err(); err != nil {
 		return nil, err

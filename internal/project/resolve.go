@@ -3,11 +3,14 @@ package project
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/decider"
 	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/foldstream/foldstream/pkg/projection"
 	"github.com/foldstream/foldstream/pkg/topics"
 )
 
@@ -17,6 +20,8 @@ import (
 //   - each decider's category is in the project, in mode decider, and the other way round;
 //   - each Go type has its schema at its version, and the state has <category>.State at StateVersion;
 //   - each schema of a decider's category has a kind: its own word, the Go type's, or state.
+//
+// The types of declared views get the deciders' upcasters.
 func (p *Project) Resolve(definitions []decider.Definition) (*Project, error) {
 	r := resolver{project: p, byCategory: map[string]decider.Definition{}}
 	for _, d := range definitions {
@@ -31,6 +36,10 @@ func (p *Project) Resolve(definitions []decider.Definition) (*Project, error) {
 	resolved.Schemas = slices.Clone(p.Schemas)
 	for i := range resolved.Schemas {
 		r.kind(&resolved.Schemas[i])
+	}
+	resolved.Views = slices.Clone(p.Views)
+	for i := range resolved.Views {
+		r.upcasters(&resolved.Views[i])
 	}
 	return &resolved, errors.Join(r.faults...)
 }
@@ -91,6 +100,21 @@ func (r *resolver) kind(s *SchemaFile) {
 		r.fault("%s: the schema says that %s is of kind %s, the program registers it as %s: make them agree", s.Path, s.Type, s.Kind, kind)
 	case s.Kind == "":
 		s.Kind = kind
+	}
+}
+
+// upcasters gives a declared view what leads from the versions of a decider's types that it may
+// meet in the log to the one that it reads.
+func (r *resolver) upcasters(v *projection.View) {
+	v.Types = slices.Clone(v.Types)
+	for i := range v.Types {
+		t := &v.Types[i]
+		for _, of := range r.byCategory[category(t.Name)].Types {
+			if of.Name == t.Name {
+				t.Upcasters = maps.Clone(of.Upcasters)
+				maps.DeleteFunc(t.Upcasters, func(from int, _ codec.Upcaster) bool { return from >= t.Version })
+			}
+		}
 	}
 }
 

@@ -191,11 +191,15 @@ func migrateIndexes(ctx context.Context, conn *pgxpool.Conn, namespace string, v
 }
 
 // definitionText is what must not change under one version: all that shapes the rows, as far as
-// data tells. The functions cannot be compared. A system view takes any categories.
+// data tells. The functions cannot be compared; the expressions of a declared view can, and since
+// they say what they need, it may read a newer version of a schema. A system view takes any
+// categories.
 func definitionText(v projection.View) (string, error) {
 	types := make([]string, len(v.Types))
 	for i, t := range v.Types {
-		types[i] = fmt.Sprintf("%s@%d", t.Name, t.Version)
+		if types[i] = t.Name; v.Source == "" {
+			types[i] = fmt.Sprintf("%s@%d", t.Name, t.Version)
+		}
 	}
 	slices.Sort(types)
 	text, err := json.Marshal(struct {
