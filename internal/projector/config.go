@@ -49,6 +49,15 @@ type Config struct {
 	RowCacheRowsMax int
 	// ParkedKeysMax bounds the parked keys of one partition; one more stops it. Default 1000.
 	ParkedKeysMax int
+	// BreakerShare is the share of events that may become letters, of those that are applied or
+	// fail within BreakerWindow: at more, and at least BreakerLettersMin of them, the view is paused
+	// in all processes until an operator resumes it. Later events of a parked stream do not count.
+	// Default 0.2; 1 or more: never.
+	BreakerShare float64
+	// BreakerLettersMin is the least number of letters for that; default 50.
+	BreakerLettersMin int
+	// BreakerWindow; default 1 min.
+	BreakerWindow time.Duration
 	// Watchdog is how long a partition with waiting records may make no progress before it counts
 	// as stalled: logged, in the metrics, not ready. Default 30 s.
 	Watchdog time.Duration
@@ -83,6 +92,9 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.QueueBytesMax, 16<<20)
 	setDefault(&c.RowCacheRowsMax, 10_000)
 	setDefault(&c.ParkedKeysMax, 1000)
+	setDefault(&c.BreakerShare, 0.2)
+	setDefault(&c.BreakerLettersMin, 50)
+	setDefault(&c.BreakerWindow, time.Minute)
 	setDefault(&c.Watchdog, 30*time.Second)
 	setDefault(&c.RetryMin, 100*time.Millisecond)
 	setDefault(&c.RetryMax, 10*time.Second)
@@ -93,7 +105,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func setDefault[T int | time.Duration](field *T, value T) {
+func setDefault[T int | float64 | time.Duration](field *T, value T) {
 	if *field == 0 {
 		*field = value
 	}
@@ -123,10 +135,12 @@ func (c Config) validate() error {
 	fault(c.QueueBytesMax < 1, "QueueBytesMax is %d", c.QueueBytesMax)
 	fault(c.RowCacheRowsMax < 1, "RowCacheRowsMax is %d", c.RowCacheRowsMax)
 	fault(c.ParkedKeysMax < 1, "ParkedKeysMax is %d", c.ParkedKeysMax)
+	fault(c.BreakerShare < 0, "BreakerShare is %v", c.BreakerShare)
+	fault(c.BreakerLettersMin < 1, "BreakerLettersMin is %d", c.BreakerLettersMin)
 	fault(c.RetryMin < 0 || c.RetryMax < c.RetryMin, "RetryMin %s and RetryMax %s: want 0 < min ≤ max", c.RetryMin, c.RetryMax)
 	for name, d := range map[string]time.Duration{
 		"Watchdog": c.Watchdog, "DrainTimeout": c.DrainTimeout, "RevokeTimeout": c.RevokeTimeout,
-		"SessionTimeout": c.SessionTimeout, "MirrorInterval": c.MirrorInterval,
+		"SessionTimeout": c.SessionTimeout, "MirrorInterval": c.MirrorInterval, "BreakerWindow": c.BreakerWindow,
 	} {
 		fault(d < 0, "%s is negative: %s", name, d)
 	}

@@ -35,7 +35,10 @@ type consumer struct {
 	workers map[place]*worker
 	fault   error // why the consumer is not ready
 
-	gate gate
+	tripped bool // the breaker has paused the view
+
+	gate    gate
+	breaker breaker
 }
 
 // session is one membership: from joining the group to leaving it.
@@ -64,6 +67,7 @@ func newConsumer(cfg *Config, view projection.View, m *metrics) *consumer {
 	c := &consumer{
 		cfg: cfg, view: view, label: label, metrics: m, log: cfg.Logger.With("view", label),
 		categories: map[string]string{}, workers: map[place]*worker{}, fault: errNotStarted,
+		breaker: breaker{share: cfg.BreakerShare, lettersMin: cfg.BreakerLettersMin, window: cfg.BreakerWindow, clock: cfg.Clock},
 	}
 	topicOf := topics.Events
 	if view.Kind == kindSnapshots {
@@ -117,6 +121,9 @@ func (c *consumer) once(ctx context.Context) error {
 		return err
 	}
 	c.setFault(errNotStarted)
+	if err := s.store.loadCorrections(ctx, c.cfg.Kafka); err != nil {
+		return err
+	}
 	if err := s.join(); err != nil {
 		return err
 	}
@@ -271,7 +278,7 @@ func (s *session) start(p place, o owned) *worker {
 	w := &worker{
 		cfg: s.cfg, place: p, category: s.categories[p.topic], store: s.store, decoder: s.decoder, sink: s.sink,
 		metrics: s.metrics, view: s.label, log: s.log.With("topic", p.topic, "partition", p.partition),
-		queue: newQueue(s.cfg.QueueBytesMax), gate: &s.gate, resume: s.resume, onFenced: s.onFenced,
+		queue: newQueue(s.cfg.QueueBytesMax), gate: &s.gate, breaker: &s.breaker, resume: s.resume, onFenced: s.onFenced,
 		epoch: o.epoch, at: o.position, cache: newRowCache(s.cfg.RowCacheRowsMax), done: make(chan struct{}),
 	}
 	w.status.next = o.next
@@ -585,12 +592,15 @@ func (s *session) close() {
 // ready says what keeps the view from being up to date, or nil.
 func (c *consumer) ready() error {
 	c.mu.Lock()
-	fault := c.fault
+	fault, tripped := c.fault, c.tripped
 	c.mu.Unlock()
 	if fault != nil {
 		return fmt.Errorf("view %s: %w", c.label, fault)
 	}
 	var faults []error
+	if tripped {
+		faults = append(faults, fmt.Errorf("view %s is paused by its breaker, since too many of its events became letters: look at table letters, consumer %s, then resume the view", c.label, topics.ConsumerView(c.view.Name, c.view.Version)))
+	}
 	for _, w := range c.each() {
 		w.status.mu.Lock()
 		switch {

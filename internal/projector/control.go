@@ -13,9 +13,11 @@ import (
 // control is a consumer's row of controls: what operators ask of it. The zero value asks nothing.
 type control struct {
 	paused     bool
+	tripped    bool   // paused by the breaker
 	heldBy     string // empty when nobody holds the consumer, or its time is up
 	generation int64
-	dropped    bool // the view version
+	revision   int64 // of the corrections
+	dropped    bool  // the view version
 }
 
 var (
@@ -27,12 +29,14 @@ var (
 
 // selectControl reads $1 consumer, $2 view and $3 version as one row.
 func (s *store) selectControl() string {
-	return `select coalesce(c.paused, false), coalesce(case when c.held_until < clock_timestamp() then '' else c.held_by end, ''),
-		coalesce(c.generation, 0), coalesce((select dropped from ` + s.table("views") + ` where name = $2 and version = $3), false)
+	return `select coalesce(c.paused, false), coalesce(c.paused and c.actor = '` + actorBreaker + `', false), coalesce(case when c.held_until < clock_timestamp() then '' else c.held_by end, ''),
+		coalesce(c.generation, 0), coalesce(c.revision, 0), coalesce((select dropped from ` + s.table("views") + ` where name = $2 and version = $3), false)
 		from (select 1) as one left join ` + s.table("controls") + ` c on c.consumer = $1`
 }
 
-func (c *control) fields() []any { return []any{&c.paused, &c.heldBy, &c.generation, &c.dropped} }
+func (c *control) fields() []any {
+	return []any{&c.paused, &c.tripped, &c.heldBy, &c.generation, &c.revision, &c.dropped}
+}
 
 // control reads what is asked of the view.
 func (s *store) control(ctx context.Context) (control, error) {
@@ -131,7 +135,7 @@ func (s *session) obey(ctx context.Context, generation int64) {
 		if err != nil {
 			continue // each transaction meets the same fault, and tells
 		}
-		s.showPaused(c.paused)
+		s.showPaused(c)
 		if err := s.store.admit(c); err != nil {
 			s.restart(err)
 		} else if c.generation != generation {
@@ -140,9 +144,16 @@ func (s *session) obey(ctx context.Context, generation int64) {
 	}
 }
 
-func (c *consumer) showPaused(paused bool) {
-	c.gate.set(paused)
-	c.metrics.paused.WithLabelValues(c.label).Set(number(paused))
+func (c *consumer) showPaused(asked control) {
+	if !asked.paused && c.gate.isShut() {
+		c.breaker.reset()
+	}
+	c.gate.set(asked.paused)
+	c.mu.Lock()
+	c.tripped = asked.tripped
+	c.mu.Unlock()
+	c.metrics.paused.WithLabelValues(c.label).Set(number(asked.paused))
+	c.metrics.tripped.WithLabelValues(c.label).Set(number(asked.tripped))
 }
 
 func number(b bool) float64 {
@@ -163,7 +174,7 @@ func (c *consumer) await(ctx context.Context, s *store) (control, error) {
 		err = s.admit(asked)
 		c.metrics.held.WithLabelValues(c.label).Set(number(err != nil))
 		if err == nil {
-			c.showPaused(asked.paused)
+			c.showPaused(asked)
 			return asked, nil
 		}
 		if !told {

@@ -577,7 +577,7 @@ func TestAStoppedProcessDoesNotKeepItsSuccessorWaiting(t *testing.T) {
 			w.t.Fatal(err)
 		}
 		defer func() { _ = tx.Rollback(context.Background()) }()
-		if _, err := st.fence(w.t.Context(), tx, p, taken[p].epoch, taken[p].next, position{next: 1}); err != nil {
+		if _, _, err := st.fence(w.t.Context(), tx, p, taken[p].epoch, taken[p].next, position{next: 1}); err != nil {
 			w.t.Fatal(err)
 		}
 		w.write(w.noted("a", "one", 1))

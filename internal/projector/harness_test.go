@@ -265,6 +265,7 @@ func newDesk(t testing.TB, pg *testkit.Postgres, view projection.View, tune ...f
 		f(&d.cfg)
 	}
 	d.w = d.hire()
+	d.db.begun = 0
 	return d
 }
 

@@ -29,6 +29,8 @@ type metrics struct {
 	assigned   *prometheus.GaugeVec // view
 	paused     *prometheus.GaugeVec // view
 	held       *prometheus.GaugeVec // view
+	tripped    *prometheus.GaugeVec // view
+	corrected  *prometheus.CounterVec
 	restarted  *prometheus.CounterVec
 }
 
@@ -68,6 +70,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		records:    histogram("batch_records", "Records in a committed transaction.", prometheus.ExponentialBuckets(1, 4, 8)),
 		assigned:   gauge("partitions_assigned", "Partitions that this process works on."),
 		paused:     gauge("paused", "1 while an operator has paused the view."),
+		tripped:    gauge("breaker_open", "1 while the breaker has paused the view, since too many records became letters."),
+		corrected:  counter("corrected_total", "Events skipped on record."),
 		held:       gauge("held", "1 while a tool has the view for itself, or the version was dropped."),
 		offset:     gauge("next_offset", "Offset of the next record to apply.", "topic", "partition"),
 		lag:        gauge("lag_records", "Records between the applied position and the high watermark.", "topic", "partition"),
@@ -83,7 +87,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 // introduce shows a view's rare series at zero: a rate cannot see the first increase of a series
 // that begins with it.
 func (m *metrics) introduce(view string) {
-	for _, counter := range []*prometheus.CounterVec{m.applied, m.skipped, m.unreadable, m.void, m.fenced, m.batches, m.restarted} {
+	for _, counter := range []*prometheus.CounterVec{m.applied, m.skipped, m.unreadable, m.void, m.fenced, m.batches, m.restarted, m.corrected} {
 		counter.WithLabelValues(view)
 	}
 	for _, reason := range []deadletter.Reason{deadletter.ReasonFailed, deadletter.ReasonBlocked, deadletter.ReasonVoid} {
@@ -92,7 +96,7 @@ func (m *metrics) introduce(view string) {
 	for _, class := range []string{"take", "commit", "letters", "infrastructure"} {
 		m.retries.WithLabelValues(view, class)
 	}
-	for _, g := range []*prometheus.GaugeVec{m.assigned, m.paused, m.held} {
+	for _, g := range []*prometheus.GaugeVec{m.assigned, m.paused, m.held, m.tripped} {
 		g.WithLabelValues(view)
 	}
 }

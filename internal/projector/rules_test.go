@@ -142,9 +142,56 @@ func TestP1ParkedKeysAreReadWithTheBatch(t *testing.T) {
 		if _, err := d.pool.Exec(t.Context(), `insert into fs.parked values ($1, $2, 0, 'b', 1)`, d.w.store.consumer, deskTopic); err != nil {
 			t.Fatal(err)
 		}
+		d.letter("b", 1)
 		d.apply(d.noted("b", "two", 2))
 		d.want("b", "text", "one")
-		wantLines(t, "letters", d.letterLines(), "4 blocked-by-key handle blocked-by-key")
+		wantLines(t, "letters", d.letterLines(), "1 failed handle asked", "4 blocked-by-key handle blocked-by-key")
+	})
+}
+
+// letter puts a letter's row there, as an operator's tool may.
+func (d *desk) letter(key string, offset int64) {
+	d.t.Helper()
+	_, err := d.pool.Exec(d.t.Context(), `insert into fs.letters (consumer, topic_id, partition, "offset", topic, id, key, header_names, header_values,
+		event_type, stage, class, message, reason, fingerprint, attempts, first_at, letter_partition, letter_offset)
+		values ($1, $2, 0, $3, $4, gen_random_uuid(), $5, '{}', '{}', 'probe.Noted', 'handle', 'asked', '', 'failed', '', 1, now(), 0, 0)`,
+		d.w.store.consumer, event.FormatTopicID(deskTopicID), offset, deskTopic, []byte(key))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func TestP3AStreamGoesOnOnceItsLettersAreGone(t *testing.T) {
+	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
+		d := newDesk(t, pg, probeStats())
+		d.apply(d.noted("a", "one", 1), d.noted("b", "one", 1), d.noted("a", "error", 1), d.noted("b", "error", 1))
+		wantLines(t, "parked", d.parkedLines(), "a 2", "b 3")
+		// The letter of a is resolved: a redrive has applied it.
+		for _, sql := range []string{`update fs_probe_stats_v1.stream_versions set version = 2 where stream = 'a'`, `delete from fs.letters where key = 'a'`} {
+			if _, err := d.pool.Exec(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.apply(d.noted("a", "three", 1), d.noted("b", "three", 1))
+		wantLines(t, "parked", d.parkedLines(), "b 3")
+		wantLines(t, "letters", d.letterLines(), "3 failed handle handler", "5 blocked-by-key handle blocked-by-key")
+		d.want("three", "count", "1")
+	})
+}
+
+func TestP3AVoidLetterKeepsNoStreamParked(t *testing.T) {
+	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
+		d := newDesk(t, pg, probeStats())
+		d.apply(d.noted("a", "one", 1), d.noted("a", "error", 1))
+		if _, err := d.pool.Exec(t.Context(), `update fs.letters set reason = 'void'`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.pool.Exec(t.Context(), `update fs_probe_stats_v1.stream_versions set version = 2 where stream = 'a'`); err != nil {
+			t.Fatal(err)
+		}
+		d.apply(d.noted("a", "three", 1))
+		wantLines(t, "parked", d.parkedLines())
+		d.want("three", "count", "1")
 	})
 }
 
@@ -429,7 +476,7 @@ func TestD9TakingOverWaitsForTheTransactionUnderWay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.w.store.fence(t.Context(), tx, d.w.place, d.w.epoch, d.w.at.next, b.after); err != nil {
+		if _, _, err := d.w.store.fence(t.Context(), tx, d.w.place, d.w.epoch, d.w.at.next, b.after); err != nil {
 			t.Fatalf("fence: %v", err)
 		}
 		taken := make(chan *worker, 1)

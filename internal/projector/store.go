@@ -155,55 +155,78 @@ func (s *store) begin() string {
 
 // fence begins a batch (PROTOCOL P1): the compare-and-set of the offset row, then the parked keys. A
 // paused view's batch goes no further.
-func (s *store) fence(ctx context.Context, tx pgx.Tx, p place, epoch, from int64, to position) (map[string]int64, error) {
+func (s *store) fence(ctx context.Context, tx pgx.Tx, p place, epoch, from int64, to position) (parked map[string]int64, asked control, err error) {
 	var producer *int64
 	var claimEpoch *int16
 	if to.lineage.Known {
 		producer, claimEpoch = &to.lineage.Claim.ProducerID, &to.lineage.Claim.Epoch
 	}
-	var asked control
 	b := &pgx.Batch{}
 	b.Queue(s.begin())
 	b.Queue(s.selectControl(), s.consumer, s.view.Name, s.view.Version)
 	b.Queue(`update `+s.table("offsets")+` set next_offset = $6, topic_id = $7, claim_producer_id = $8, claim_epoch = $9, last_event_id = $10, updated_at = now()
 		where consumer = $1 and topic = $2 and partition = $3 and epoch = $4 and next_offset = $5`,
 		s.consumer, p.topic, p.partition, epoch, from, to.next, to.topicID, producer, claimEpoch, deadletter.CleanText(to.lastEventID, event.IDBytesMax))
-	b.Queue(`select key, first_offset from `+s.table("parked")+` where consumer = $1 and topic = $2 and partition = $3`, s.consumer, p.topic, p.partition)
+	b.Queue(`select p.key, p.first_offset, exists (select from `+s.table("letters")+` l where l.consumer = p.consumer and l.topic = p.topic and l.partition = p.partition
+			and md5(l.key) = md5(p.key) and l.key = p.key and l.reason <> $4)
+		from `+s.table("parked")+` p where p.consumer = $1 and p.topic = $2 and p.partition = $3`, s.consumer, p.topic, p.partition, string(deadletter.ReasonVoid))
 	results := tx.SendBatch(ctx, b)
 	defer results.Close()
 	if _, err := results.Exec(); err != nil {
-		return nil, fmt.Errorf("begin batch: %w", err)
+		return nil, asked, fmt.Errorf("begin batch: %w", err)
 	}
 	if err := results.QueryRow().Scan(asked.fields()...); err != nil {
-		return nil, fmt.Errorf("read what is asked of the view: %w", err)
+		return nil, asked, fmt.Errorf("read what is asked of the view: %w", err)
 	}
 	tag, err := results.Exec()
 	if err != nil {
-		return nil, fmt.Errorf("compare and set the offset row: %w", err)
+		return nil, asked, fmt.Errorf("compare and set the offset row: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
-		return nil, errFenced
+		return nil, asked, errFenced
 	}
 	if err := s.admit(asked); err != nil {
 		if s.holder != "" {
-			return nil, deadletter.Stopped("held", err)
+			return nil, asked, deadletter.Stopped("held", err)
 		}
-		return nil, fmt.Errorf("%w (%w)", errFenced, err)
+		return nil, asked, fmt.Errorf("%w (%w)", errFenced, err)
 	}
 	if asked.paused && s.holder == "" {
-		return nil, errPaused
+		return nil, asked, errPaused
 	}
 	rows, err := results.Query()
 	if err != nil {
-		return nil, fmt.Errorf("read parked keys: %w", err)
+		return nil, asked, fmt.Errorf("read parked keys: %w", err)
 	}
-	parked := map[string]int64{}
+	parked = map[string]int64{}
+	var gone [][]byte
 	var key []byte
 	var first int64
-	if _, err := pgx.ForEachRow(rows, []any{&key, &first}, func() error { parked[string(key)] = first; return nil }); err != nil {
-		return nil, fmt.Errorf("read parked keys: %w", err)
+	var waits bool
+	_, err = pgx.ForEachRow(rows, []any{&key, &first, &waits}, func() error {
+		if waits {
+			parked[string(key)] = first
+		} else {
+			gone = append(gone, slices.Clone(key))
+		}
+		return nil
+	})
+	if err = errors.Join(err, results.Close()); err != nil {
+		return nil, asked, fmt.Errorf("read parked keys: %w", err)
 	}
-	return parked, results.Close()
+	return parked, asked, s.unpark(ctx, tx, p, gone)
+}
+
+// unpark lets streams go on whose letters are gone: resolved by a person, or applied by a redrive.
+func (s *store) unpark(ctx context.Context, tx pgx.Tx, p place, keys [][]byte) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `delete from `+s.table("parked")+` where consumer = $1 and topic = $2 and partition = $3 and key = any($4)`, s.consumer, p.topic, p.partition, keys)
+	if err != nil {
+		return fmt.Errorf("unpark %d keys: %w", len(keys), err)
+	}
+	return nil
 }
 
 // positionOf reads an offset row again, waiting for a transaction that still holds it.

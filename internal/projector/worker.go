@@ -44,6 +44,7 @@ type worker struct {
 	log      *slog.Logger
 	queue    *queue
 	gate     *gate
+	breaker  *breaker           // nil: a tool's worker
 	resume   func(place)        // fetch the partition again
 	onFenced func(place, error) // called once, when another worker has taken over
 
@@ -54,7 +55,8 @@ type worker struct {
 	parked map[string]int64
 	cache  *rowCache
 	// In bulk: the batch is tried with look-ups, since the log misled about what is new.
-	looksUp bool
+	looksUp     bool
+	corrections corrections
 
 	status status
 	// ctx ends the worker: no batch is begun after it. hard ends the batch under way.
@@ -323,6 +325,8 @@ type outcome struct {
 	parked  map[string]int64 // of the partition, after the batch
 	letters []lettered
 	slots   slotCounts // of the snapshots alone
+
+	corrected int // events skipped on record
 }
 
 // transaction applies a batch in one Postgres transaction (PROTOCOL P1). carefully: a try at full
@@ -339,10 +343,14 @@ func (w *worker) transaction(ctx context.Context, b *batch, carefully bool, atte
 		return nil, fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after a commit it does nothing
-	parked, err := w.store.fence(ctx, tx, w.place, w.epoch, w.at.next, b.after)
+	parked, asked, err := w.store.fence(ctx, tx, w.place, w.epoch, w.at.next, b.after)
 	if err != nil {
 		return nil, err
 	}
+	if err := w.learnCorrections(ctx, tx, asked.revision); err != nil {
+		return nil, err
+	}
+	corrected := w.corrections.apply(b, w.at.topicID)
 	if w.store.view.Kind == kindSnapshots {
 		return w.keepSlots(ctx, tx, b)
 	}
@@ -363,7 +371,7 @@ func (w *worker) transaction(ctx context.Context, b *batch, carefully bool, atte
 	if err != nil {
 		return nil, err
 	}
-	out := &outcome{streams: streams, parked: parked}
+	out := &outcome{streams: streams, parked: parked, corrected: corrected}
 	if err := w.writeLetters(ctx, tx, b, out, apart, attempt); err != nil {
 		return nil, err
 	}
@@ -627,14 +635,20 @@ func (w *worker) commit(b *batch, out *outcome, took time.Duration) {
 	w.metrics.applied.WithLabelValues(w.view).Add(float64(applied))
 	w.metrics.skipped.WithLabelValues(w.view).Add(float64(skipped))
 	w.metrics.unreadable.WithLabelValues(w.view).Add(float64(out.slots.unreadable))
+	w.metrics.corrected.WithLabelValues(w.view).Add(float64(out.corrected))
 	w.metrics.batches.WithLabelValues(w.view).Inc()
 	w.metrics.seconds.WithLabelValues(w.view).Observe(took.Seconds())
 	w.metrics.records.WithLabelValues(w.view).Observe(float64(len(b.records)))
+	failed := 0
 	for _, l := range out.letters {
+		if l.Reason == deadletter.ReasonFailed {
+			failed++
+		}
 		w.metrics.letters.WithLabelValues(w.view, string(l.Reason)).Inc()
 		if l.Reason == deadletter.ReasonVoid {
 			w.metrics.void.WithLabelValues(w.view).Inc()
 		}
 		w.log.Warn("record became a letter", "offset", l.Record.Offset, "reason", l.Reason, "stage", l.Stage, "class", l.Class, "letter", l.ID)
 	}
+	w.breaks(failed, applied)
 }

@@ -24,6 +24,26 @@ create table rebuilds (
     started_at timestamptz not null default now()
 );
 
+-- What operators decided about single events (the topic <ns>.corrections has the same). An event is
+-- named by its stream and version; a record without a version (0) by its place.
+create table corrections (
+    consumer  text        not null,
+    category  text        not null,
+    stream    text        not null,
+    version   bigint      not null,
+    topic     text        not null,
+    topic_id  text        not null,
+    partition integer     not null,
+    "offset"  bigint      not null,
+    action    text        not null,
+    reason    text        not null,
+    actor     text        not null,
+    at        timestamptz not null,
+    primary key (consumer, topic_id, partition, "offset")
+);
+
+create index letters_key on letters (consumer, topic, partition, md5(key));
+
 -- dropped: the version's tables are gone and it is not folded, though a program may still have it.
 -- replaced: the version that was live before this one was switched to.
 alter table views add column dropped boolean not null default false;
@@ -34,5 +54,7 @@ alter table views add column replaced integer;
 alter table views drop column replaced;
 alter table views drop column live_since;
 alter table views drop column dropped;
+drop index letters_key;
+drop table corrections;
 drop table rebuilds;
 drop table controls;
