@@ -45,6 +45,11 @@ type Config struct {
 	// twenty-fourth of SessionTimeout, 250 ms. Members learn of a planned hand-over by it, so it is
 	// most of the pause of one.
 	HeartbeatInterval time.Duration
+	// RebalanceTimeout is how long a rebalance waits for a member to come back; default
+	// SessionTimeout + RevokeDrainMax + 2 s, 10 s. A member finishes what is under way and commits
+	// before it comes back, so less would put living ones out; more makes one that dies while it
+	// joins hold the others up for as long.
+	RebalanceTimeout time.Duration
 	// InFlightMax bounds the commands of a partition that are appended but not acknowledged; default 4096.
 	InFlightMax int
 	// InboxRecordsMax and InboxBytesMax bound the fetched commands of a partition that are not taken
@@ -95,6 +100,7 @@ func (c Config) withDefaults() Config {
 	def(&c.CommitInterval, 500*time.Millisecond)
 	def(&c.RevokeDrainMax, 2*time.Second)
 	def(&c.TakeOversMax, 8)
+	def(&c.RebalanceTimeout, c.SessionTimeout+c.RevokeDrainMax+rebalanceSlack)
 	if c.Registerer == nil {
 		c.Registerer = prometheus.NewRegistry()
 	}
@@ -106,6 +112,9 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
+
+// rebalanceSlack is for the last commit and the way back into the group.
+const rebalanceSlack = 2 * time.Second
 
 func def[T comparable](field *T, value T) {
 	var zero T
@@ -131,6 +140,9 @@ func (c Config) validate() error {
 	}
 	if c.HeartbeatInterval <= 0 || c.HeartbeatInterval*2 > c.SessionTimeout {
 		fault("HeartbeatInterval %s must be positive and at most half of SessionTimeout %s", c.HeartbeatInterval, c.SessionTimeout)
+	}
+	if c.RebalanceTimeout <= c.RevokeDrainMax {
+		fault("RebalanceTimeout %s must be above RevokeDrainMax %s, which is spent before a member comes back", c.RebalanceTimeout, c.RevokeDrainMax)
 	}
 	if c.BatchBytesMax < 4<<10 {
 		fault("BatchBytesMax %d is below 4 KiB", c.BatchBytesMax)
@@ -168,6 +180,7 @@ type Engine struct {
 	metrics    *metrics
 	budget     *stateBudget
 	admission  admission
+	lettered   lettered
 	categories map[string]*boundCategory // by commands topic
 	ownTopics  map[string]ownedTopics    // by commands topic
 	counts     map[string]int32          // partitions, by commands topic
@@ -382,7 +395,7 @@ func (e *Engine) join() error {
 	opts := append(append([]kgo.Opt{}, e.cfg.Kafka...),
 		kgo.ConsumerGroup(e.cfg.Group), kgo.ConsumeTopics(names...), kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset().AtStart()), kgo.DisableAutoCommit(),
-		kgo.SessionTimeout(e.cfg.SessionTimeout), kgo.HeartbeatInterval(e.cfg.HeartbeatInterval),
+		kgo.SessionTimeout(e.cfg.SessionTimeout), kgo.HeartbeatInterval(e.cfg.HeartbeatInterval), kgo.RebalanceTimeout(e.cfg.RebalanceTimeout),
 		kgo.BlockRebalanceOnPoll(), kgo.FetchMaxWait(fetchMaxWait), kgo.FetchMaxBytes(fetchBytesMax), kgo.FetchMaxPartitionBytes(fetchPartitionBytesMax),
 		kgo.OnPartitionsAssigned(e.onAssigned), kgo.OnPartitionsRevoked(e.onRevoked), kgo.OnPartitionsLost(e.onLost),
 	)

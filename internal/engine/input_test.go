@@ -508,3 +508,28 @@ func TestW6VoidRecordsBecomeLetters(t *testing.T) {
 	}
 	wantVersions(t, w.ask(w.deposit(stream, 1)), 2, 2)
 }
+
+// One process writes the letter of a void record once, however often it takes the partition over.
+func TestW6AVoidRecordIsLetteredOnceByAProcess(t *testing.T) {
+	w := onKfake(t)
+	w.start(func(c *Config) { c.Logger = quiet }).serving(4)
+	stream := w.streamOn(0, 0)
+	ids := func() []string {
+		var ids []string
+		for _, rec := range w.log(topics.DeadLetters(w.ns, "ingest")) {
+			ids = append(ids, headerText(rec, deadletter.HeaderID))
+		}
+		return ids
+	}
+	for n := range 3 {
+		// The next append finds that somebody else wrote: the partition is taken over anew.
+		w.foreign(w.strayEvent(stream, 2))
+		wantOutcome(t, w.ask(w.deposit(stream, 1)), OutcomeAccepted, "")
+		w.eventually("the letter of the newest void record", func() bool { return len(ids()) > n })
+	}
+	got := ids()
+	slices.Sort(got)
+	if distinct := slices.Compact(slices.Clone(got)); len(got) != 3 || len(distinct) != 3 {
+		t.Errorf("letters: got %d with %d ids, want one of each of three", len(got), len(distinct))
+	}
+}

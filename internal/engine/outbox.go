@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/foldstream/foldstream/pkg/codec"
@@ -255,18 +256,59 @@ func (b *outbox) reroute(o *owner, c *command, target int32) {
 	})
 }
 
-// void writes a letter for each void record that a take-over met (PROTOCOL W6). A later take-over
-// that meets them again writes them again, under the same ids. They hold nobody up.
+// void writes a letter for each void record that a take-over met (PROTOCOL W6), but for those that
+// this process wrote before. Another process that meets them writes them again, under the same ids,
+// until a checkpoint lies behind them. They hold nobody up.
 func (b *outbox) void(o *owner, records []voidRecord) {
+	known := &o.engine.lettered
 	for _, v := range records {
+		place := letteredPlace{o.topics.eventsID, o.partition, v.record.Offset}
+		if known.has(place) {
+			continue
+		}
 		letter := deadletter.Void(b.consumer, o.topics.eventsID, v.record, v.claim, b.clock())
 		o.metrics.lettered()
 		rec := &kgo.Record{Topic: b.letters, Key: v.record.Key, Value: v.record.Value, Headers: letter.Headers(), Partition: -1}
 		b.large.Produce(b.ctx, rec, func(_ *kgo.Record, err error) {
 			if err != nil {
 				o.log.Warn("letter of a void record not written; the next take-over writes it", "cause", err)
+				return
 			}
+			known.add(place)
 		})
+	}
+}
+
+// lettered remembers the void records whose letters this process has written, the first
+// letteredMax of them. Safe for concurrent use.
+type lettered struct {
+	mu     sync.Mutex
+	places map[letteredPlace]struct{}
+}
+
+type letteredPlace struct {
+	topicID   [16]byte
+	partition int32
+	offset    int64
+}
+
+const letteredMax = 100_000
+
+func (l *lettered) has(place letteredPlace) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, known := l.places[place]
+	return known
+}
+
+func (l *lettered) add(place letteredPlace) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.places == nil {
+		l.places = map[letteredPlace]struct{}{}
+	}
+	if len(l.places) < letteredMax {
+		l.places[place] = struct{}{}
 	}
 }
 

@@ -583,3 +583,30 @@ func (w *world) led(topic string, partitions int) {
 		return err == nil && ends.Error() == nil && len(ends[topic]) == partitions
 	})
 }
+
+// A member that dies while it joins holds the others up for as long as it said: the client's own
+// minute would be a minute's pause.
+func TestAJoinSaysHowLongARebalanceMayTake(t *testing.T) {
+	w := onKfake(t)
+	said := make(chan time.Duration, 100)
+	w.kafka.Cluster().ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		w.kafka.Cluster().KeepControl()
+		select {
+		case said <- time.Duration(r.(*kmsg.JoinGroupRequest).RebalanceTimeoutMillis) * time.Millisecond:
+		default:
+		}
+		return nil, nil, false
+	})
+	w.start(func(c *Config) { c.SessionTimeout, c.RevokeDrainMax = 3*time.Second, time.Second }).serving(4)
+	if got, want := <-said, 6*time.Second; got != want {
+		t.Errorf("rebalance timeout: got %s, want %s", got, want)
+	}
+}
+
+func TestARebalanceMustOutlastTheDrain(t *testing.T) {
+	t.Parallel()
+	err := Config{RevokeDrainMax: 5 * time.Second, RebalanceTimeout: 5 * time.Second}.withDefaults().validate()
+	if err == nil || !strings.Contains(err.Error(), "RebalanceTimeout 5s must be above RevokeDrainMax 5s") {
+		t.Errorf("got %v, want a fault of RebalanceTimeout", err)
+	}
+}
