@@ -186,14 +186,19 @@ func (f *Feed) Close() {
 // left out after it. The Partitions are the feed's own; they are good until the next call of Next.
 func (f *Feed) Position() Position { return f.at }
 
-// Next waits for records, at most until ctx ends, and gives each event that passes the filter. The
-// events of a stream come in the order of their versions. While take runs, Position is right behind
-// the event. An error of take ends Next and is returned as it is. When ctx ends while nothing comes,
-// Next returns nil.
+// Next waits for records, for some seconds and at most until ctx ends, and gives each event that
+// passes the filter; nil when nothing came. The events of a stream come in the order of their
+// versions. While take runs, Position is right behind the event. An error of take ends Next and is
+// returned as it is.
 //
 // An event that breaks the log's rules is a *LogError. Other errors are ErrUnavailable; the feed is
 // over, and one that is opened at its Position goes on where it was.
 func (f *Feed) Next(ctx context.Context, take func(event.Recorded) error) error {
+	if err := f.checkTopic(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.store.cfg.LeaderAgeMax)
+	defer cancel()
 	fetches := f.client.PollRecords(ctx, feedPollRecordsMax)
 	if err := f.fault(ctx, fetches); err != nil {
 		return err
@@ -235,11 +240,8 @@ func (f *Feed) fault(ctx context.Context, fetches kgo.Fetches) error {
 	for _, fe := range fetches.Errors() {
 		switch {
 		case ctx.Err() != nil && errors.Is(fe.Err, ctx.Err()):
-		case isTopicGone(fe.Err):
-			if err := f.checkTopic(ctx); err != nil {
-				return err
-			}
-		case !mayPass(fe.Err):
+		case isTopicGone(fe.Err), mayPass(fe.Err): // Next looks at the topic again, the client tries again
+		default:
 			return unavailable(fmt.Errorf("read %s[%d]: %w", f.topic, fe.Partition, fe.Err))
 		}
 	}
@@ -250,12 +252,16 @@ func isTopicGone(err error) bool {
 	return errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.InconsistentTopicID)
 }
 
+// checkTopic ends the feed of a topic that was deleted or made anew, which the client alone would
+// take many seconds to notice. All feeds of a topic share what is known of it. A cluster that does
+// not answer ends no feed.
 func (f *Feed) checkTopic(ctx context.Context) error {
-	meta, err := f.store.metaOf(ctx, f.topic, time.Now())
-	if err != nil {
+	meta, err := f.store.metaOf(ctx, f.topic, time.Time{})
+	var gone *topicError
+	switch {
+	case errors.As(err, &gone) && isTopicGone(err):
 		return err
-	}
-	if meta.id != f.at.TopicID {
+	case err == nil && meta.id != f.at.TopicID:
 		return unavailable(fmt.Errorf("topic %s: %w", f.topic, errOtherTopic))
 	}
 	return nil

@@ -232,7 +232,7 @@ func TestFeedsAreLimitedAndGiveTheirPlacesBack(t *testing.T) {
 
 func TestAFeedEndsWhenItsTopicIsMadeAnew(t *testing.T) {
 	onBrokers(t, func(w *world) {
-		s := w.store()
+		s := w.store(func(c *Config) { c.LeaderAgeMax = 100 * time.Millisecond })
 		w.append("a")
 		f := w.follow(s, FeedQuery{Start: true})
 		f.take(1)
