@@ -17,6 +17,7 @@ import (
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/foldstream/foldstream/schemas/avro"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -53,6 +54,11 @@ func newWorld(t *testing.T, k *testkit.Kafka, reply answer) *world {
 	w := &world{t: t, kafka: k, ns: testkit.Namespace(t), codec: codec.New(codec.NewStaticReader(registered), codec.Config{})}
 	k.CreateTopic(t, topics.Commands(w.ns, "note"), partitions, nil)
 	k.CreateTopic(t, topics.Replies(w.ns), partitions, nil)
+	adm := kadm.NewClient(k.Client(t))
+	testkit.Await(t, "the broker knows its topics", 30*time.Second, func(ctx context.Context) bool {
+		_, err := topics.IDs(ctx, adm, topics.Commands(w.ns, "note"), topics.Replies(w.ns))
+		return err == nil
+	})
 	w.client = k.Client(t, kgo.ConsumeTopics(topics.Commands(w.ns, "note")), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
 	ctx, stop := context.WithCancel(context.Background())
