@@ -54,7 +54,7 @@ var (
 	ErrClosed = errors.New("the client is closed")
 )
 
-// ConflictError: the expected version did not hold. Load, decide again, send under a new id.
+// ConflictError says that the expected version did not hold. Load, decide again, send under a new id.
 type ConflictError struct {
 	RequestID string
 	Stream    event.StreamID
@@ -70,7 +70,7 @@ func (e *ConflictError) Error() string {
 // like one that found no room elsewhere, and the error wraps ErrOverloaded.
 const CodeOverCapacity = "over-capacity"
 
-// RejectedError: a business refusal by the category's decider.
+// RejectedError is a business refusal by the category's decider.
 type RejectedError struct {
 	RequestID string
 	Stream    event.StreamID
@@ -87,7 +87,7 @@ func (e *RejectedError) Is(target error) bool {
 	return target == ErrOverloaded && e.Code == CodeOverCapacity
 }
 
-// InvalidError: the request itself is at fault. Mend it and send it under a new id.
+// InvalidError says that the request itself is at fault. Mend it and send it under a new id.
 type InvalidError struct {
 	RequestID string
 	Stream    event.StreamID
@@ -123,7 +123,7 @@ func (e *InvalidError) Error() string {
 	return b.String()
 }
 
-// UnknownError: every sending of a request ended without a final answer. It wraps
+// UnknownError says that every sending of a request ended without a final answer. It wraps
 // ErrUnknownOutcome and the last cause.
 type UnknownError struct {
 	RequestID string

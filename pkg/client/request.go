@@ -252,7 +252,7 @@ func (c *Client) encodeBound(r *request, at string, kind event.Kind, data any) (
 	}
 	b := c.types.byGo[goKey{kind, value.Type()}]
 	if b == nil {
-		return payload{}, fmt.Errorf("Go type %T is bound to no %s type: add it to Config.Types", data, kind) //nolint:staticcheck // a proper noun
+		return payload{}, fmt.Errorf("Go type %T is bound to no %s type: add it to Config.Types", data, kind)
 	}
 	framed, err := b.Append(nil, value.Interface())
 	if err != nil {
@@ -317,7 +317,7 @@ func jsonFaults(at string, err error) []Fault {
 
 // leaves lists the parts of a joined error.
 func leaves(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the join itself is looked at
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var out []error
 		for _, e := range joined.Unwrap() {
 			out = append(out, leaves(e)...)

@@ -94,13 +94,12 @@ type entry struct {
 }
 
 // open begins a track. A stored place that differs from at is stored at the next occasion.
-func (s *subscription) open(number int32, at, stored place) *track {
+func (s *subscription) open(number int32, at, stored place) {
 	t := &track{number: number, at: at, stored: stored, read: at.lineage}
 	t.ctx, t.stop = context.WithCancel(s.hard)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tracks[number] = t
-	return t
 }
 
 func (s *subscription) track(number int32) *track {

@@ -28,6 +28,8 @@ type script struct {
 	mu   sync.Mutex
 	done map[string]bool // handled or a letter, "track/offset"
 	at   map[int32]int64 // stored places
+
+	moved chan struct{}
 }
 
 func (f *script) source(_ context.Context, s *subscription) (source, error) {
@@ -40,7 +42,7 @@ func (f *script) source(_ context.Context, s *subscription) (source, error) {
 
 func (f *script) fetch(ctx context.Context) error {
 	played := 0
-	for n := int32(0); n < f.tracks; n++ {
+	for n := range f.tracks {
 		for offset, id := range f.log[n] {
 			if played == f.takeOff {
 				if t := f.s.track(0); t != nil {
@@ -82,6 +84,10 @@ func (f *script) store(_ context.Context, t *track) error {
 		}
 	}
 	f.at[t.number] = t.at.offset
+	select {
+	case f.moved <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -101,7 +107,7 @@ func (f *script) close()                   {}
 
 func drawScript(t *rapid.T, value []byte) *script {
 	f := &script{
-		t: t, value: value, tracks: rapid.Int32Range(1, 3).Draw(t, "tracks"), done: map[string]bool{}, at: map[int32]int64{},
+		t: t, value: value, tracks: rapid.Int32Range(1, 3).Draw(t, "tracks"), done: map[string]bool{}, at: map[int32]int64{}, moved: make(chan struct{}, 1),
 		takeOff: rapid.IntRange(-1, 20).Draw(t, "takeOff"),
 	}
 	for range f.tracks {
@@ -154,7 +160,7 @@ func TestPlacesNeverPassWhatIsNotHandled(t *testing.T) {
 		}
 		ended := make(chan error, 1)
 		go func() { ended <- c.Subscribe(ctx, sub) }()
-		f.await(ctx, r)
+		f.await(r)
 		cancel()
 		if err := <-ended; err != nil {
 			r.Errorf("Subscribe: %v", err)
@@ -164,14 +170,12 @@ func TestPlacesNeverPassWhatIsNotHandled(t *testing.T) {
 }
 
 // await waits until all tracks that were not taken away are handled to their ends.
-func (f *script) await(ctx context.Context, r *rapid.T) {
-	for deadline := time.Now().Add(20 * time.Second); ctx.Err() == nil; time.Sleep(50 * time.Microsecond) { //nolint:forbidigo // there is no signal for a stored place
-		if time.Now().After(deadline) {
-			r.Fatalf("the places stay at %v of %v", f.at, f.log)
-		}
+func (f *script) await(r *rapid.T) {
+	timeout := time.After(20 * time.Second)
+	for {
 		f.mu.Lock()
 		ready := true
-		for n := int32(0); n < f.tracks; n++ {
+		for n := range f.tracks {
 			taken := n == 0 && f.takeOff >= 0
 			ready = ready && (taken || f.at[n] == int64(len(f.log[n])))
 		}
@@ -179,11 +183,18 @@ func (f *script) await(ctx context.Context, r *rapid.T) {
 		if ready {
 			return
 		}
+		select {
+		case <-f.moved:
+		case <-timeout:
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			r.Fatalf("the places stay at %v of %v", f.at, f.log)
+		}
 	}
 }
 
 func (f *script) checkEnd(r *rapid.T) {
-	for n := int32(0); n < f.tracks; n++ {
+	for n := range f.tracks {
 		if n == 0 && f.takeOff >= 0 {
 			continue
 		}
@@ -242,7 +253,7 @@ func TestFilter(t *testing.T) {
 
 func TestHandlersThatOutlastTheDrainAreCancelled(t *testing.T) {
 	t.Parallel()
-	rapidless := &script{value: notedValue(t), tracks: 1, log: [][]string{{"a"}}, takeOff: -1, done: map[string]bool{}, at: map[int32]int64{}}
+	rapidless := &script{value: notedValue(t), tracks: 1, log: [][]string{{"a"}}, takeOff: -1, done: map[string]bool{}, at: map[int32]int64{}, moved: make(chan struct{}, 1)}
 	c := testClient(t, rapidless)
 	ctx, cancel := context.WithCancel(t.Context())
 	handed := make(chan struct{})
