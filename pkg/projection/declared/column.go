@@ -105,27 +105,31 @@ func (c *column) wants() string {
 	return "any value that JSON can hold"
 }
 
-// check refuses what Postgres could not hold.
+// check refuses what Postgres could not hold, and returns the value as Postgres gives it back.
+// What need not change is returned as it came: boxing it again would cost an allocation.
 func (c *column) check(v any) (any, error) {
-	switch v := v.(type) {
+	switch held := v.(type) {
 	case nil:
 		if !c.nullable && c.merge == "" {
 			return nil, errors.New("it is null, and the column is not nullable")
 		}
 	case string:
-		return v, projection.CheckText(v)
+		return v, projection.CheckText(held)
 	case int64:
-		return v, c.checkRange(v)
+		return v, c.checkRange(held)
 	case float64:
-		return canonicalDouble(v), nil
-	case time.Time:
-		t := v.UTC().Truncate(time.Microsecond)
-		if t.Year() < yearMin || t.Year() > yearMax {
-			return nil, fmt.Errorf("%w: year %d is outside %d to %d", projection.ErrValue, t.Year(), yearMin, yearMax)
+		if held == 0 {
+			return 0.0, nil // Postgres tells -0 from 0 only in its text form
 		}
-		return t, nil
+	case time.Time:
+		if held.Year() < yearMin || held.Year() > yearMax {
+			return nil, fmt.Errorf("%w: year %d is outside %d to %d", projection.ErrValue, held.Year(), yearMin, yearMax)
+		}
+		if held.Location() != time.UTC || held.Nanosecond()%1000 != 0 {
+			return held.UTC().Truncate(time.Microsecond), nil
+		}
 	case []string:
-		for _, text := range v {
+		for _, text := range held {
 			if err := projection.CheckText(text); err != nil {
 				return nil, err
 			}

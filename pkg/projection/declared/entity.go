@@ -49,24 +49,45 @@ func (i *listItem) parsed() (any, error) {
 	return i.any, nil
 }
 
+// field reads one field of an item that is a map.
+func (i *listItem) field(name string) (v any, found bool, err error) {
+	if !i.read {
+		text, found, plain := topField(i.text, name)
+		if plain {
+			if found {
+				v, err = parseScalar(text)
+			}
+			return v, found, err
+		}
+	}
+	whole, err := i.parsed()
+	if err != nil {
+		return nil, false, err
+	}
+	fields, isMap := whole.(map[string]any)
+	if !isMap {
+		return nil, false, errNoMap
+	}
+	v, found = fields[name]
+	return v, found, nil
+}
+
+var errNoMap = errors.New("an item of the list is no map, so it has no fields")
+
 // keysOf reads the fields that order a list.
 func (i *listItem) keysOf(by []string) ([]any, error) {
 	if i.keys != nil {
 		return i.keys, nil
 	}
-	v, err := i.parsed()
-	if err != nil {
-		return nil, err
-	}
-	fields, ok := v.(map[string]any)
-	if !ok {
-		return nil, errors.New("an item of the list is no map, so it has no fields to order it by")
-	}
 	keys := make([]any, len(by))
 	for at, name := range by {
-		switch key := fields[name].(type) {
+		v, _, err := i.field(name)
+		if err != nil {
+			return nil, err
+		}
+		switch key := v.(type) {
 		case string:
-			keys[at] = key
+			keys[at] = v
 		case json.Number:
 			n, err := key.Int64()
 			if err != nil {
@@ -228,7 +249,8 @@ func (f *folding) Apply(e projection.Event) error {
 	if err != nil {
 		return err
 	}
-	f.scope.event, f.scope.data, f.scope.shape, f.scope.item = &e, data, t.shape, itemNow{}
+	f.scope.own = e
+	f.scope.event, f.scope.data, f.scope.shape, f.scope.item = &f.scope.own, data, t.shape, itemNow{}
 	for i := range t.rules {
 		rule := &t.rules[i]
 		if rule.each == nil {

@@ -61,7 +61,8 @@ type scope struct {
 	item  itemNow   // each, and delete from a list
 	// rowType is the type of row.
 	rowType *objectType
-	scratch []byte // JSON being written
+	scratch []byte           // JSON being written
+	own     projection.Event // where event points
 }
 
 // ResolveName implements cel.Activation.

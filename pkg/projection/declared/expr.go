@@ -53,13 +53,6 @@ func (i *itemNow) value() (ref.Val, error) {
 	return i.val, nil
 }
 
-func (i *itemNow) parsed() (any, error) {
-	if i.list != nil {
-		return i.list.parsed()
-	}
-	return i.any, nil
-}
-
 // exprEnv is what expressions of one event type may name.
 type exprEnv struct {
 	*faults

@@ -264,3 +264,52 @@ func splitJSON(text string) ([]string, error) {
 	}
 	return append(items, strings.Trim(text[start:], " \t\r\n")), nil
 }
+
+// topField finds a field of a JSON object without reading the rest: the text of its value. plain
+// is false where the text needs the parser, as for names that are escaped.
+func topField(text, name string) (value string, found, plain bool) {
+	text = strings.TrimLeft(text, " \t\r\n")
+	if text == "" || text[0] != '{' {
+		return "", false, false
+	}
+	depth, quoted, start, key := 0, false, 0, ""
+	inKey := true
+	for i := 1; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			if inKey && depth == 0 {
+				return "", false, false
+			}
+			i++
+		case c == '"':
+			if quoted = !quoted; quoted {
+				if inKey {
+					start = i + 1
+				}
+			} else if inKey && depth == 0 {
+				key = text[start:i]
+			}
+		case quoted:
+		case depth == 0 && c == ':':
+			inKey, start = false, i+1
+		case c == '[' || c == '{':
+			depth++
+		case depth == 0 && (c == ',' || c == '}'):
+			if !inKey && key == name {
+				return strings.Trim(text[start:i], " \t\r\n"), true, true
+			}
+			inKey = true
+		case c == ']' || c == '}':
+			depth--
+		}
+	}
+	return "", false, true
+}
+
+// parseScalar reads the text of a value; texts without escapes are cut out of it.
+func parseScalar(text string) (any, error) {
+	if n := len(text); n >= 2 && text[0] == '"' && text[n-1] == '"' && strings.IndexByte(text, '\\') < 0 {
+		return text[1 : n-1], nil
+	}
+	return parseJSON(text)
+}

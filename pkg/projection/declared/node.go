@@ -242,12 +242,24 @@ func getter[T any](read func(*scope) (reflect.Value, bool), of func(reflect.Valu
 
 // jsonPath reads a part of an item of JSON. CEL refuses a part that is not there.
 func jsonPath(names []string) get[any] {
-	return func(s *scope) (any, bool, error) {
-		v, err := s.item.parsed()
+	return func(s *scope) (v any, there bool, err error) {
+		rest := names
+		if len(names) > 0 {
+			var found bool
+			switch v, found, err = s.item.list.field(names[0]); {
+			case errors.Is(err, errNoMap):
+				return nil, false, errors.New("no such overload")
+			case err == nil && !found:
+				return nil, false, fmt.Errorf("no such key: %s", names[0])
+			}
+			rest = names[1:]
+		} else {
+			v, err = s.item.list.parsed()
+		}
 		if err != nil {
 			return nil, false, err
 		}
-		for _, name := range names {
+		for _, name := range rest {
 			m, is := v.(map[string]any)
 			if !is {
 				return nil, false, errors.New("no such overload")

@@ -2,6 +2,8 @@ package declared
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -43,49 +45,56 @@ func (p *rowsPlan) rows(e projection.Event) ([]projection.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scope{event: &e, data: data, shape: t.shape}
+	s := scopes.Get().(*scope)
+	defer func() {
+		*s = scope{scratch: s.scratch[:0]}
+		scopes.Put(s)
+	}()
+	s.own = e
+	s.event, s.data, s.shape = &s.own, data, t.shape
 	var out []projection.Row
 	for i := range t.rules {
-		rule := &t.rules[i]
-		one := func() error {
-			row, made, err := rule.row(s)
-			if err != nil || !made {
-				return err
-			}
-			if len(out) == projection.EventRowsMax {
-				return fmt.Errorf("%s makes more than %d rows", e.Type, projection.EventRowsMax)
-			}
-			out = append(out, row)
-			return nil
-		}
-		if rule.each == nil {
-			err = one()
-		} else {
-			err = rule.each(s, one)
-		}
-		if err != nil {
+		if out, err = t.rules[i].rows(s, out); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-func (r *rowsRule) row(s *scope) (projection.Row, bool, error) {
+// scopes are reused: one is larger than all else that an event needs.
+var scopes = sync.Pool{New: func() any { return &scope{} }}
+
+// rows adds what the rule makes of an event.
+func (r *rowsRule) rows(s *scope, out []projection.Row) ([]projection.Row, error) {
+	if r.each == nil {
+		return r.row(s, out)
+	}
+	err := r.each(s, func() (err error) {
+		out, err = r.row(s, out)
+		return err
+	})
+	return out, err
+}
+
+func (r *rowsRule) row(s *scope, out []projection.Row) ([]projection.Row, error) {
 	if r.when != nil {
 		yes, _, err := r.when(s)
 		if err != nil || !yes {
-			return nil, false, err
+			return out, err
 		}
 	}
-	row := append(make(projection.Row, 0, len(r.blank)), r.blank...)
+	if len(out) == projection.EventRowsMax {
+		return out, fmt.Errorf("%s makes more than %d rows", s.event.Type, projection.EventRowsMax)
+	}
+	row := slices.Clone(r.blank)
 	for i := range r.steps {
 		v, err := r.steps[i].run(s)
 		if err != nil {
-			return nil, false, err
+			return out, err
 		}
 		row[r.steps[i].at] = v
 	}
-	return row, true, nil
+	return append(out, row), nil
 }
 
 // each compiles `each`: the rule runs once for each item of a list, in order.
