@@ -22,7 +22,7 @@ help: ## List the targets
 .PHONY: setup
 setup: ## Fetch modules and say which backends the tests have here
 	$(GO) mod download
-	@for tool in java mvn npm pip postgres pg_config docker golangci-lint; do \
+	@for tool in java javac mvn python3 pip node npm curl psql postgres pg_config docker golangci-lint; do \
 		printf '  %-14s %s\n' $$tool "$$(command -v $$tool || echo 'not on this machine')"; \
 	done
 

@@ -28,6 +28,7 @@ COMMANDS = [
     ("order.Place", {"customer": "c-7", "totalCents": 0}),
     ("order.Cancel", {"reason": "late"}),
 ]
+UNASKED = " though it could take its time"
 answers = collections.Counter()
 
 
@@ -83,7 +84,13 @@ def again(case):
 
 @schemathesis.hook
 def after_call(context, case, response):
-    answers[f"{case.method} {case.path} {response.status_code}"] += 1
+    answer = f"{case.method} {case.path} {response.status_code}"
+    if response.status_code == 503:  # tell a wait that was too short from a server that is ill
+        problem = json.loads(response.content)
+        answer += f" {problem['code']}"
+        if problem["code"] == "unknown" and "timeout" not in (case.query or {}):
+            answer += UNASKED
+    answers[answer] += 1
 
 
 @atexit.register
