@@ -55,7 +55,12 @@ func everywhere(t *testing.T, views []projection.View, test func(w *world)) {
 
 func newWorld(t *testing.T, k *testkit.Kafka, pg *testkit.Postgres, views []projection.View) *world {
 	t.Helper()
-	w := &world{t: t, ns: testkit.Namespace(t), kafka: k, pool: newPool(t, pg), views: views, parts: 3, last: map[event.StreamID]event.Version{}}
+	return newWorldOf(t, k, pg, views, 3)
+}
+
+func newWorldOf(t *testing.T, k *testkit.Kafka, pg *testkit.Postgres, views []projection.View, partitions int32) *world {
+	t.Helper()
+	w := &world{t: t, ns: testkit.Namespace(t), kafka: k, pool: newPool(t, pg), views: views, parts: partitions, last: map[event.StreamID]event.Version{}}
 	w.codec = worldCodec(t)
 	w.producer = k.Client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
 	w.adm = kadm.NewClient(w.producer)

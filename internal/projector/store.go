@@ -163,10 +163,11 @@ func (s *store) fence(ctx context.Context, tx pgx.Tx, p place, epoch, from int64
 	}
 	b := &pgx.Batch{}
 	b.Queue(s.begin())
-	b.Queue(s.selectControl(), s.consumer, s.view.Name, s.view.Version)
 	b.Queue(`update `+s.table("offsets")+` set next_offset = $6, topic_id = $7, claim_producer_id = $8, claim_epoch = $9, last_event_id = $10, updated_at = now()
 		where consumer = $1 and topic = $2 and partition = $3 and epoch = $4 and next_offset = $5`,
 		s.consumer, p.topic, p.partition, epoch, from, to.next, to.topicID, producer, claimEpoch, deadletter.CleanText(to.lastEventID, event.IDBytesMax))
+	// After the row's lock: who changes what is asked while holding the lock is obeyed at once.
+	b.Queue(s.selectControl(), s.consumer, s.view.Name, s.view.Version)
 	b.Queue(`select p.key, p.first_offset, exists (select from `+s.table("letters")+` l where l.consumer = p.consumer and l.topic = p.topic and l.partition = p.partition
 			and md5(l.key) = md5(p.key) and l.key = p.key and l.reason <> $4)
 		from `+s.table("parked")+` p where p.consumer = $1 and p.topic = $2 and p.partition = $3`, s.consumer, p.topic, p.partition, string(deadletter.ReasonVoid))
@@ -175,15 +176,15 @@ func (s *store) fence(ctx context.Context, tx pgx.Tx, p place, epoch, from int64
 	if _, err := results.Exec(); err != nil {
 		return nil, asked, fmt.Errorf("begin batch: %w", err)
 	}
-	if err := results.QueryRow().Scan(asked.fields()...); err != nil {
-		return nil, asked, fmt.Errorf("read what is asked of the view: %w", err)
-	}
 	tag, err := results.Exec()
 	if err != nil {
 		return nil, asked, fmt.Errorf("compare and set the offset row: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
 		return nil, asked, errFenced
+	}
+	if err := results.QueryRow().Scan(asked.fields()...); err != nil {
+		return nil, asked, fmt.Errorf("read what is asked of the view: %w", err)
 	}
 	if err := s.admit(asked); err != nil {
 		if s.holder != "" {

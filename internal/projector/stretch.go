@@ -44,6 +44,9 @@ func (o *Operator) newFolder(ctx context.Context, h *hold, v projection.View, bu
 		return nil, err
 	}
 	st.holder, st.bulk = h.holder, bulk
+	if err := st.loadCorrections(ctx, o.cfg.Kafka); err != nil {
+		return nil, err
+	}
 	f := &folder{o: o, store: st, workers: map[place]*worker{}, pace: &pace{rate: rate, clock: o.cfg.Clock}}
 	if f.decoder, err = newDecoder(ctx, o.cfg.Codec, v); err != nil {
 		return nil, err

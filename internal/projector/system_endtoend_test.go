@@ -36,7 +36,8 @@ func (w *world) withSystemViews(categories ...string) (tune func(*Config)) {
 // logOf reads a category's log by a plain client: every record that is no control record.
 func (w *world) logOf(topic string) []*kgo.Record {
 	w.t.Helper()
-	ends, err := w.adm.ListEndOffsets(w.t.Context(), topic)
+	// A client of its own: another one may remember that the topic was not there.
+	ends, err := kadm.NewClient(w.kafka.Client(w.t)).ListEndOffsets(w.t.Context(), topic)
 	if err != nil {
 		w.t.Fatalf("ends: %v", err)
 	}
