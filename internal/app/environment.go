@@ -91,16 +91,13 @@ func (e *Environment) Kafka() ([]kgo.Opt, error) {
 	return e.Config.Kafka.Options(e.Logger, e.kafkaMetrics)
 }
 
-// Layout is every topic of the program's project.
-func (e *Environment) Layout() topics.Layout { return e.Program.layout(e.Project) }
-
-// Specs are the topics of the layout, and those of the system views beside it.
-func (e *Environment) Specs() []topics.Spec {
-	layout := e.Layout()
+// Layout is every topic of the program's project, those of the system views among them.
+func (e *Environment) Layout() topics.Layout {
+	layout := e.Program.layout(e.Project)
 	if len(e.eventCategories()) > 0 {
 		layout.Consumers = slices.Concat(layout.Consumers, projector.SystemConsumers())
 	}
-	return layout.Specs()
+	return layout
 }
 
 // eventCategories are the categories whose events are ours.

@@ -19,7 +19,7 @@ func (e *Environment) PlanTopics(ctx context.Context) (topics.Plan, error) {
 		return topics.Plan{}, err
 	}
 	defer adm.Close()
-	return topics.MakePlan(ctx, adm, e.Specs())
+	return topics.MakePlan(ctx, adm, e.Layout().Specs())
 }
 
 // ApplyTopics carries a plan out.
@@ -40,7 +40,7 @@ func (e *Environment) checkTopics(ctx context.Context) error {
 	}
 	defer adm.Close()
 	var names []string
-	for _, s := range e.Specs() {
+	for _, s := range e.Layout().Specs() {
 		names = append(names, s.Name)
 	}
 	_, err = topics.IDs(ctx, adm, names...)

@@ -59,8 +59,9 @@ func awaitOutcomes(t *testing.T, s *server) {
 			return s.holds(fmt.Sprintf(`sum(foldstream_ingest_commands_total{outcome=%q}) > 0`, outcome))
 		})
 	}
+	// So short a run takes no history slot, which is all that the view of snapshots keeps.
 	testkit.Await(t, "every view has applied events and is behind nothing", seenMax, func(context.Context) bool {
-		return s.holds(`min(sum by (view) (foldstream_projector_events_applied_total)) > 0`) &&
+		return s.holds(`min(sum by (view) (foldstream_projector_events_applied_total{view!="snapshots.v1"})) > 0`) &&
 			s.holds(`sum(foldstream_projector_lag_records) == 0`)
 	})
 }
