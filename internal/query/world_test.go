@@ -129,15 +129,16 @@ func (w *world) serve() {
 	w.http = httptest.NewServer(mux)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- w.api.Run(ctx) }()
+	api, server := w.api, w.http
+	go func() { ended <- api.Run(ctx) }()
 	w.t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			w.t.Errorf("run: %v", err)
 		}
-		w.http.Close()
-		w.api.Close()
-		w.api.Close()
+		server.Close()
+		api.Close()
+		api.Close() // twice is harmless
 	})
 }
 
