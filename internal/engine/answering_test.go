@@ -714,6 +714,7 @@ func TestW17ABatchAboveTheTopicsLimitFailsTheCulpritAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		w.eventually("the topic's limit", func() bool { return w.topicConfig(topics.Events(w.ns, "account"), "max.message.bytes") == limit })
 		i := w.start().serving(4)
 		stream := w.streamOn(0, 0)
 		requests := []request{w.deposit(stream, 1), w.noted(stream, 1, strings.Repeat("x", 30_000)), w.deposit(stream, 1)}
@@ -779,4 +780,21 @@ func (i *instance) served() int {
 		n += len(p)
 	}
 	return n
+}
+
+// topicConfig is a topic's setting as the broker says it: a real one takes some time to heed a change.
+func (w *world) topicConfig(topic, name string) string {
+	w.t.Helper()
+	all, err := kadm.NewClient(w.client).DescribeTopicConfigs(w.t.Context(), topic)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, resource := range all {
+		for _, c := range resource.Configs {
+			if c.Key == name {
+				return c.MaybeValue()
+			}
+		}
+	}
+	return ""
 }

@@ -94,10 +94,13 @@ func (p *pacer) gathered() {
 // send hands everything over. Produce may block when its buffer is full: then owners slow down,
 // which is meant.
 func (p *pacer) send() {
+	if !p.waiting.Load() {
+		return
+	}
+	p.timer.Stop() // before the next gathering, whose timer it would stop
 	if !p.waiting.CompareAndSwap(true, false) {
 		return
 	}
-	p.timer.Stop()
 	p.mu.Lock()
 	sent := gathered{p.writers, p.outgoing}
 	p.writers, p.outgoing = p.spare.writers, p.spare.outgoing
