@@ -255,17 +255,16 @@ func (l *lane) send(c *Client, batch []queued) {
 	}
 	c.metrics.batched(len(batch))
 	var settling sync.WaitGroup
-	for i, wait := range c.via.sendAll(c.life, sendables) {
-		finish := func() {
+	running := &settling // waited for before the next batch, where that keeps the order
+	if c.via.lanes() == 0 {
+		running = &l.async.settling
+	}
+	c.via.sendAll(c.life, sendables, func(i int, wait answer) {
+		running.Go(func() {
 			outcome, err := c.finish(c.life, batch[i].sendable, wait)
 			l.async.settle(batch[i].pending, outcome, err)
-		}
-		if c.via.lanes() == 0 {
-			l.async.settling.Go(finish)
-			continue
-		}
-		settling.Go(finish)
-	}
+		})
+	})
 	settling.Wait()
 }
 

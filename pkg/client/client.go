@@ -37,8 +37,9 @@ type transport interface {
 	prepare(ctx context.Context, r *request) (*sendable, error)
 	// send begins a sending, the nth, and returns what waits for its answer, to be called once.
 	send(ctx context.Context, s *sendable, nth int) answer
-	// sendAll begins the first sending of each, in order.
-	sendAll(ctx context.Context, batch []*sendable) []answer
+	// sendAll begins the first sending of each, in order, and tells each answer to come at once: its
+	// sending may have to wait until earlier ones are answered.
+	sendAll(ctx context.Context, batch []*sendable, each func(i int, a answer))
 	// forget drops what is kept for the answers of a request.
 	forget(s *sendable)
 	// lanes says how many batches may be under way at once, each with streams of its own, where one

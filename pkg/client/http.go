@@ -244,8 +244,7 @@ func (h *httpTransport) send(ctx context.Context, s *sendable, _ int) answer {
 
 // sendAll posts the appends together, as far as they have their headers in common, and the
 // commands at the same time, but for those of one stream, which follow each other.
-func (h *httpTransport) sendAll(ctx context.Context, batch []*sendable) []answer {
-	answers := make([]answer, len(batch))
+func (h *httpTransport) sendAll(ctx context.Context, batch []*sendable, each func(int, answer)) {
 	type kind struct {
 		header headers
 		avro   bool
@@ -254,7 +253,7 @@ func (h *httpTransport) sendAll(ctx context.Context, batch []*sendable) []answer
 	previous := map[event.StreamID]chan struct{}{}
 	for i, s := range batch {
 		if s.http.avro == nil && s.http.json == nil {
-			answers[i] = h.sendInTurn(ctx, s, previous)
+			each(i, h.sendInTurn(ctx, s, previous))
 			continue
 		}
 		k := kind{s.http.header, s.http.avro != nil}
@@ -263,11 +262,10 @@ func (h *httpTransport) sendAll(ctx context.Context, batch []*sendable) []answer
 	for _, indexes := range appends {
 		for _, chunk := range chunks(batch, indexes) {
 			for n, answer := range h.sendBatch(ctx, pick(batch, chunk)) {
-				answers[chunk[n]] = answer
+				each(chunk[n], answer)
 			}
 		}
 	}
-	return answers
 }
 
 // sendInTurn sends behind the one before it of the same stream.

@@ -46,7 +46,21 @@ func (w wireEvent) event(stream event.StreamID) Event {
 	}
 }
 
+// errAnswerTooLarge: the answer is larger than is read.
+var errAnswerTooLarge = errors.New("the answer is too large")
+
+// load asks for a smaller page where the events are large.
 func (h *httpTransport) load(ctx context.Context, q query) (Page, error) {
+	for {
+		page, err := h.loadOnce(ctx, q)
+		if !errors.Is(err, errAnswerTooLarge) || q.limit == 1 {
+			return page, err
+		}
+		q.limit /= 2
+	}
+}
+
+func (h *httpTransport) loadOnce(ctx context.Context, q query) (Page, error) {
 	values := url.Values{"encoding": {"avro"}, "limit": {strconv.Itoa(q.limit)}}
 	if q.from > 0 {
 		values.Set("from", strconv.FormatInt(int64(q.from), 10))
@@ -136,6 +150,8 @@ func (h *httpTransport) get(ctx context.Context, path string, values url.Values,
 			return nil
 		case errors.As(err, &p) && !p.passes():
 			return p.named()
+		case errors.Is(err, errAnswerTooLarge):
+			return err
 		case n > h.c.cfg.Retry.Attempts || !h.c.sleep(ctx, h.c.cfg.Retry.pause(n)):
 			return err
 		}
@@ -182,6 +198,9 @@ func (h *httpTransport) getOnce(ctx context.Context, path string, values url.Val
 	}
 	if response.StatusCode != http.StatusOK {
 		return problemOf(response, body)
+	}
+	if len(body) == responseMax {
+		return fmt.Errorf("GET %s: %w: %d bytes", path, errAnswerTooLarge, responseMax)
 	}
 	if err := json.Unmarshal(body, into); err != nil {
 		return fmt.Errorf("GET %s: the answer is not as documented: is it a Foldstream? %w", path, err)

@@ -251,6 +251,21 @@ func TestReadsAreAskedForAgainWhereThatHelps(t *testing.T) {
 	}
 }
 
+func TestLargeEventsAreReadInSmallerPages(t *testing.T) {
+	t.Parallel()
+	filler := strings.Repeat(" ", responseMax)
+	s := newServer(t, func(_ int, r taken) (int, map[string]string, string) {
+		if !strings.Contains(r.query, "limit=25&") && !strings.HasSuffix(r.query, "limit=25") {
+			return 200, nil, "{}" + filler
+		}
+		return 200, nil, `{"version": 7, "events": [], "next": 3}`
+	})
+	page, err := newClient(t, Config{URL: s.URL}).Load(t.Context(), stream, 0, 100)
+	if err != nil || page.Version != 7 || page.Next != 3 || len(s.requests()) != 3 {
+		t.Errorf("got %+v, %v after %d requests, want the page of 25 after 100 and 50", page, err, len(s.requests()))
+	}
+}
+
 func TestStreamIDsSurviveThePath(t *testing.T) {
 	t.Parallel()
 	for id, want := range map[string]string{"a/b": "note/a%2Fb", "..": "note/%2E%2E", ".": "note/%2E", "a?b#c": "note/a%3Fb%23c", "%2F": "note/%252F"} {

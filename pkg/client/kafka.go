@@ -328,12 +328,10 @@ func attemptText(nth int) string {
 	return strconv.Itoa(nth)
 }
 
-func (k *kafkaTransport) sendAll(ctx context.Context, batch []*sendable) []answer {
-	answers := make([]answer, len(batch))
+func (k *kafkaTransport) sendAll(ctx context.Context, batch []*sendable, each func(int, answer)) {
 	for i, s := range batch {
-		answers[i] = k.send(ctx, s, 1)
+		each(i, k.send(ctx, s, 1))
 	}
-	return answers
 }
 
 // send produces the record. The first sending waits for a slot.

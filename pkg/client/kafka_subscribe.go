@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -366,11 +367,14 @@ func (src *kafkaSource) close() {
 
 // resolve finds the first offset of each partition.
 func (src *kafkaSource) resolve(ctx context.Context, from From) (map[int32]int64, error) {
+	named := map[int32]int64{}
+	var err error
 	if from.kind == fromPosition {
-		return src.parsePosition(from.position)
+		if named, err = src.parsePosition(from.position); err != nil {
+			return nil, err
+		}
 	}
 	var listed kadm.ListedOffsets
-	var err error
 	switch from.kind {
 	case fromEnd:
 		listed, err = src.k.admin.ListEndOffsets(ctx, src.topic)
@@ -387,6 +391,7 @@ func (src *kafkaSource) resolve(ctx context.Context, from From) (map[int32]int64
 	}
 	starts := map[int32]int64{}
 	listed.Each(func(o kadm.ListedOffset) { starts[o.Partition] = o.Offset })
+	maps.Copy(starts, named)
 	return starts, nil
 }
 
@@ -405,6 +410,7 @@ func (src *kafkaSource) position(tracks []*track) string {
 	return "k1/" + event.FormatTopicID(src.info.ID) + "/" + strings.Join(offsets, ",")
 }
 
+// parsePosition returns the offsets that a position names.
 func (src *kafkaSource) parsePosition(text string) (map[int32]int64, error) {
 	const prefix = "k1/"
 	id, offsets, _ := strings.Cut(strings.TrimPrefix(text, prefix), "/")
@@ -415,7 +421,6 @@ func (src *kafkaSource) parsePosition(text string) (map[int32]int64, error) {
 	starts := map[int32]int64{}
 	for i, offset := range list {
 		if offset == "-" {
-			starts[int32(i)] = 0
 			continue
 		}
 		n, err := strconv.ParseInt(offset, 10, 64)

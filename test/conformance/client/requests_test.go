@@ -25,6 +25,7 @@ var requests = []behaviour{
 	{"time, ids and metadata arrive at the events", metadataArrives},
 	{"asynchronous requests are sent in batches and settle", asyncBatches},
 	{"asynchronous appends of one stream keep their order", asyncOrder},
+	{"a batch may be larger than what may be in flight", asyncRoom},
 	{"a full asynchronous queue refuses", asyncQueueFull},
 	{"a closed client refuses", closedClient},
 	{"a caller who leaves is told that the outcome is unknown", callerLeaves},
@@ -316,6 +317,22 @@ func asyncBatches(t *testing.T, w *world) {
 	}
 	if _, err := c.DispatchAsync(fresh("workflow"), workflow.CreateWorkflow{Name: "n", Tags: []string{}}).Wait(canceled()); !errors.Is(err, context.Canceled) {
 		t.Errorf("Wait: got %v, want the context's end", err)
+	}
+}
+
+func asyncRoom(t *testing.T, w *world) {
+	c := w.client(t, func(cfg *client.Config) { cfg.InFlightMax, cfg.BatchMax = 1, 10 })
+	var all []*client.Pending
+	for range 12 {
+		all = append(all, c.AppendAsync(fresh("note"), event.ExpectedNone, note("x")), c.DispatchAsync(fresh("workflow"), workflow.CreateWorkflow{Name: "n", Tags: []string{}}))
+	}
+	if err := c.Flush(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range all {
+		if p.Err() != nil {
+			t.Errorf("request %d: %v", i, p.Err())
+		}
 	}
 }
 
