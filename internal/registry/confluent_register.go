@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/twmb/franz-go/pkg/sr"
@@ -76,7 +77,10 @@ func (c *Confluent) carryOut(ctx context.Context, p plan) ([]*codec.Registered, 
 // create stores one version. The registry numbers versions itself, so the number is compared.
 func (c *Confluent) create(ctx context.Context, planned *codec.Registered) (*codec.Registered, error) {
 	subject := planned.Schema.Name()
-	s, err := c.client.CreateSchema(ctx, subject, sr.Schema{Schema: planned.Schema.Text(), Type: sr.TypeAvro})
+	// Clients look schemas up by text, some registries compare bytes, and clients send a file's text
+	// without the line break at its end.
+	text := strings.TrimSpace(planned.Schema.Text())
+	s, err := c.client.CreateSchema(ctx, subject, sr.Schema{Schema: text, Type: sr.TypeAvro})
 	if err != nil {
 		return nil, theirRefusal(planned, err)
 	}
@@ -85,7 +89,7 @@ func (c *Confluent) create(ctx context.Context, planned *codec.Registered) (*cod
 			s.Version, s.ID, subject)
 	}
 	s.Subject = subject
-	s.Schema.Schema = planned.Schema.Text()
+	s.Schema.Schema = text
 	s.Schema.Type = sr.TypeAvro
 	reg, err := c.read(s)
 	if err != nil {

@@ -71,7 +71,15 @@ func NewHTTPServer(cfg HTTPConfig, gatherer prometheus.Gatherer, logger *slog.Lo
 	}))
 	s.mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	s.mux.HandleFunc("GET /readyz", s.ready)
+	s.mux.HandleFunc("/", noSuchPath)
 	return s, nil
+}
+
+// noSuchPath answers as the APIs do, with a problem document (RFC 9457).
+func noSuchPath(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(http.StatusNotFound)
+	fmt.Fprintln(w, `{"type":"about:blank","title":"Not Found","status":404,"code":"no-path","detail":"nothing is served at this path and method: see /openapi.json"}`)
 }
 
 // NewMetricsRegistry returns a registry of metrics with those of the process and of Go's runtime.

@@ -222,3 +222,15 @@ func TestKafkaClientLogsOneLevelLower(t *testing.T) {
 		t.Errorf("information: got %s, want DEBUG", got)
 	}
 }
+
+func TestUnknownPathsAnswerAProblem(t *testing.T) {
+	s := startHTTP(t, NewMetricsRegistry())
+	status, body := get(t, s, "/nope")
+	var problem struct {
+		Status int
+		Code   string
+	}
+	if err := json.Unmarshal([]byte(body), &problem); err != nil || status != 404 || problem.Status != 404 || problem.Code != "no-path" {
+		t.Errorf("got %d %s (%v), want a problem 404 with code no-path", status, body, err)
+	}
+}

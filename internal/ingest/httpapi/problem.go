@@ -88,6 +88,7 @@ func (p *Problem) write(w http.ResponseWriter) {
 	if err != nil { // a Problem holds only texts and numbers
 		body = []byte(`{}`)
 	}
+	body = append(body, '\n') // answers that follow each other on a terminal stay apart
 	h := w.Header()
 	h.Set("Content-Type", contentTypeProblem)
 	if p.retryAfterSeconds > 0 {
