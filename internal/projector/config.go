@@ -58,6 +58,12 @@ type Config struct {
 	BreakerLettersMin int
 	// BreakerWindow; default 1 min.
 	BreakerWindow time.Duration
+	// AuditInterval is how often a sample of each view's streams is folded again from the index of
+	// events and compared with its rows; default 1 min, negative: never. Views without streams of
+	// their own (metric views), or of categories that are not in EventCategories, are left out.
+	AuditInterval time.Duration
+	// AuditStreams is the size of the sample; default 20.
+	AuditStreams int
 	// Watchdog is how long a partition with waiting records may make no progress before it counts
 	// as stalled: logged, in the metrics, not ready. Default 30 s.
 	Watchdog time.Duration
@@ -95,6 +101,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.BreakerShare, 0.2)
 	setDefault(&c.BreakerLettersMin, 50)
 	setDefault(&c.BreakerWindow, time.Minute)
+	setDefault(&c.AuditInterval, time.Minute)
+	setDefault(&c.AuditStreams, 20)
 	setDefault(&c.Watchdog, 30*time.Second)
 	setDefault(&c.RetryMin, 100*time.Millisecond)
 	setDefault(&c.RetryMax, 10*time.Second)
@@ -137,6 +145,7 @@ func (c Config) validate() error {
 	fault(c.ParkedKeysMax < 1, "ParkedKeysMax is %d", c.ParkedKeysMax)
 	fault(c.BreakerShare < 0, "BreakerShare is %v", c.BreakerShare)
 	fault(c.BreakerLettersMin < 1, "BreakerLettersMin is %d", c.BreakerLettersMin)
+	fault(c.AuditStreams < 1, "AuditStreams is %d", c.AuditStreams)
 	fault(c.RetryMin < 0 || c.RetryMax < c.RetryMin, "RetryMin %s and RetryMax %s: want 0 < min ≤ max", c.RetryMin, c.RetryMax)
 	for name, d := range map[string]time.Duration{
 		"Watchdog": c.Watchdog, "DrainTimeout": c.DrainTimeout, "RevokeTimeout": c.RevokeTimeout,

@@ -132,6 +132,7 @@ func (c *consumer) once(ctx context.Context) error {
 	background.Go(func() { s.watch(loopCtx) })
 	background.Go(func() { s.mirror(loopCtx) })
 	background.Go(func() { s.tend(loopCtx) })
+	background.Go(func() { s.audits(loopCtx) })
 	background.Go(func() { s.obey(loopCtx, asked.generation) })
 	err = s.poll(loopCtx)
 	stop()

@@ -31,6 +31,8 @@ type metrics struct {
 	held       *prometheus.GaugeVec // view
 	tripped    *prometheus.GaugeVec // view
 	corrected  *prometheus.CounterVec
+	audited    *prometheus.CounterVec
+	drift      *prometheus.CounterVec
 	restarted  *prometheus.CounterVec
 }
 
@@ -72,6 +74,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		paused:     gauge("paused", "1 while an operator has paused the view."),
 		tripped:    gauge("breaker_open", "1 while the breaker has paused the view, since too many records became letters."),
 		corrected:  counter("corrected_total", "Events skipped on record."),
+		audited:    counter("audited_streams_total", "Streams that were folded again and compared with their rows."),
+		drift:      counter("drifted_rows_total", "Rows that were not what their events fold to, at each look."),
 		held:       gauge("held", "1 while a tool has the view for itself, or the version was dropped."),
 		offset:     gauge("next_offset", "Offset of the next record to apply.", "topic", "partition"),
 		lag:        gauge("lag_records", "Records between the applied position and the high watermark.", "topic", "partition"),
@@ -87,7 +91,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 // introduce shows a view's rare series at zero: a rate cannot see the first increase of a series
 // that begins with it.
 func (m *metrics) introduce(view string) {
-	for _, counter := range []*prometheus.CounterVec{m.applied, m.skipped, m.unreadable, m.void, m.fenced, m.batches, m.restarted, m.corrected} {
+	for _, counter := range []*prometheus.CounterVec{m.applied, m.skipped, m.unreadable, m.void, m.fenced, m.batches, m.restarted, m.corrected, m.audited, m.drift} {
 		counter.WithLabelValues(view)
 	}
 	for _, reason := range []deadletter.Reason{deadletter.ReasonFailed, deadletter.ReasonBlocked, deadletter.ReasonVoid} {
