@@ -14,11 +14,10 @@ import (
 // idNamespace is 6f1d3c1e-5b0a-5c8e-9a53-0f7f6a1f2c11.
 var idNamespace = [16]byte{0x6f, 0x1d, 0x3c, 0x1e, 0x5b, 0x0a, 0x5c, 0x8e, 0x9a, 0x53, 0x0f, 0x7f, 0x6a, 0x1f, 0x2c, 0x11}
 
-const uuidTextBytes = 36
-
 // eventID is event.DeriveID; scratch is reused and returned.
 func eventID(scratch []byte, stream event.StreamID, commandID string, index int) (string, []byte) {
-	b := append(scratch[:0], idNamespace[:]...)
+	b := scratch[:0]
+	b = append(b, idNamespace[:]...)
 	b = append(append(b, stream.Category...), 0)
 	b = append(append(b, stream.ID...), 0)
 	b = append(append(b, commandID...), 0)

@@ -90,8 +90,9 @@ func (e *snapshotEncoder) direct(s snapshot.Snapshot, w *window) []byte {
 			b = binary.AppendVarint(b, r.dedupeUntil)
 		}
 	}
-	e.scratch = append(b, 0) // no further block
-	return e.scratch
+	b = append(b, 0) // no further block
+	e.scratch = b
+	return b
 }
 
 // commandsOf lists the acknowledged commands that a stream remembers.

@@ -234,7 +234,7 @@ var (
 func (b *bench) wrk(address string, run int) error {
 	path, err := exec.LookPath("wrk")
 	if err != nil {
-		return nil //nolint:nilerr // it is a second opinion
+		return nil // it is a second opinion
 	}
 	script := filepath.Join(b.dir, "wrk.lua")
 	if err := os.WriteFile(script, []byte(wrkScript), 0o644); err != nil {

@@ -127,7 +127,7 @@ func (b *bench) loadOnce(address string, pool *pgxpool.Pool, run int) error {
 }
 
 func get(url string) ([]byte, error) {
-	resp, err := http.Get(url)
+	resp, err := http.Get(url) //nolint:gosec // of an instance that this program started
 	if err != nil {
 		return nil, err
 	}
