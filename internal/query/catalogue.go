@@ -41,6 +41,7 @@ type view struct {
 	versions string // quoted: where the streams' versions are; "" for no such thing
 	byKey    string // the statement of one row with all columns; "" with a key of many columns
 	all      []int  // indexes of all columns
+	lane     *lane  // reads by the key
 }
 
 // id tells versions apart.
@@ -197,6 +198,7 @@ func (a *API) viewOf(name string, version int, text string) (*view, error) {
 	if v.keys == 1 && v.columns[0].has(opEqual) {
 		v.byKey = v.selectByKey(v.all)
 	}
+	v.lane = newLane(a, v)
 	return v, nil
 }
 

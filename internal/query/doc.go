@@ -33,6 +33,7 @@
 //	statement.go    SQL
 //	encode.go       rows to JSON
 //	read.go         running a statement
+//	lane.go         rows by key, for all who ask at once
 //	wait.go         waiting for what was just written
 //	views.go        the routes of views
 //	resources.go    those views under names of their own

@@ -49,21 +49,21 @@ var binaryFormat = pgx.QueryResultFormats{pgx.BinaryFormatCode}
 
 // query runs one statement and hands its rows to read. planned statements are prepared once for
 // each connection, with one plan for all values; others are planned with their values.
-func (a *API) query(c *call, planned bool, sql string, args []any, read func(pgx.Rows) error) error {
+func (a *API) query(ctx context.Context, rt *route, planned bool, sql string, args []any, read func(pgx.Rows) error) error {
 	began := a.cfg.Clock()
-	conn, release, err := a.acquire(c.ctx())
+	conn, release, err := a.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	ctx, cancel := context.WithCancel(c.ctx())
+	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
 	options := make([]any, 0, len(args)+2)
 	if !planned {
 		options = append(options, pgx.QueryExecModeCacheDescribe)
 	}
 	options = append(append(options, binaryFormat), args...)
-	rows, err := conn.Query(ctx, sql, options...)
+	rows, err := conn.Query(reading, sql, options...)
 	if err == nil {
 		err = read(rows)
 		if err != nil {
@@ -75,22 +75,22 @@ func (a *API) query(c *call, planned bool, sql string, args []any, read func(pgx
 		}
 	}
 	took := a.cfg.Clock().Sub(began)
-	c.route.metrics.statements.Observe(took.Seconds())
+	rt.metrics.statements.Observe(took.Seconds())
 	if took >= a.cfg.Limits.SlowQuery {
-		a.metrics.slow.WithLabelValues(c.route.metrics.route).Inc()
-		a.log.Warn("a statement was slow", "route", c.route.metrics.route, "sql", sql, "took", took.Round(time.Millisecond), "failed", err != nil)
+		a.metrics.slow.WithLabelValues(rt.metrics.route).Inc()
+		a.log.Warn("a statement was slow", "route", rt.metrics.route, "sql", sql, "took", took.Round(time.Millisecond), "failed", err != nil)
 	}
-	return a.readProblem(c, err)
+	return a.readProblem(ctx, err)
 }
 
 // errPageFull ends the reading of rows: the answer has as many bytes as may be.
 var errPageFull = errors.New("page is full")
 
-func (a *API) readProblem(c *call, err error) error {
+func (a *API) readProblem(ctx context.Context, err error) error {
 	switch {
 	case err == nil || errors.Is(err, errPageFull):
 		return nil
-	case stateOf(err) == stateCancelled && c.ctx().Err() == nil:
+	case stateOf(err) == stateCancelled && ctx.Err() == nil:
 		p := problem(http.StatusServiceUnavailable, codeSlow, fmt.Sprintf("the statement took longer than %s: ask for less, or give the view an index for this filter and sort", a.cfg.Limits.StatementTimeout))
 		return p.retry()
 	}
@@ -161,8 +161,7 @@ type rowWriter struct {
 }
 
 // begin looks at the result's types; rows are of one type each.
-func (w *rowWriter) begin(rows pgx.Rows) error {
-	fields := rows.FieldDescriptions()
+func (w *rowWriter) begin(fields []pgconn.FieldDescription) error {
 	w.appenders = make([]appender, len(w.members))
 	for i := range w.members {
 		if w.appenders[i] = appenderOf(fields[i].DataTypeOID); w.appenders[i] == nil {

@@ -335,14 +335,14 @@ func (a *API) appendStatistic(c *call, dst []byte, q *statement, members []strin
 	w := &rowWriter{members: members}
 	dst = append(dst, `{"rows":[`...)
 	n, truncated := 0, false
-	err := a.query(c, false, q.text.String(), q.args, func(rows pgx.Rows) error {
+	err := a.query(c.ctx(), c.route, false, q.text.String(), q.args, func(rows pgx.Rows) error {
 		for rows.Next() {
 			if n == periodsMax || len(dst) > a.cfg.Limits.ResponseBytesMax-valueBytesMax {
 				truncated = true
 				return nil
 			}
 			if n == 0 {
-				if err := w.begin(rows); err != nil {
+				if err := w.begin(rows.FieldDescriptions()); err != nil {
 					return err
 				}
 			} else {

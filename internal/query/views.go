@@ -123,42 +123,15 @@ func (a *API) answerRow(c *call, p *params, v *view, key string) error {
 	if err != nil {
 		return err
 	}
-	fields, sql := v.all, v.byKey
+	fields := v.all
 	if c.r.URL.RawQuery != "" {
 		p.only(paramFields, paramWait, paramWaitMs)
 		fields = p.fields(v)
-		if len(fields) < len(v.all) {
-			sql = v.selectByKey(fields)
-		}
 		if err := a.await(c, p, v); err != nil {
 			return err
 		}
 	}
-	w := v.writer(fields)
-	return respond(c, func(dst []byte) ([]byte, error) {
-		found := false
-		err := a.query(c, true, sql, []any{value}, func(rows pgx.Rows) error {
-			if !rows.Next() {
-				return rows.Err()
-			}
-			found = true
-			err := w.begin(rows)
-			if err == nil {
-				dst, err = w.row(dst, rows.RawValues())
-			}
-			return err
-		})
-		switch {
-		case err != nil:
-			return dst, err
-		case !found:
-			return dst, problem(http.StatusNotFound, codeNoRow, fmt.Sprintf("view %s has no row with this key", v.name))
-		case len(dst) > a.cfg.Limits.ResponseBytesMax:
-			return dst, a.rowTooLarge()
-		}
-		a.metrics.rows.Inc()
-		return dst, nil
-	})
+	return respond(c, func(dst []byte) ([]byte, error) { return a.rowOf(c, v, dst, value, fields) })
 }
 
 // keyValue reads the key of a path.
@@ -202,7 +175,7 @@ func (a *API) appendPage(c *call, dst []byte, s *selection) ([]byte, error) {
 	page := pageReader{selection: s, writer: s.view.writer(s.fields), bytesMax: a.cfg.Limits.ResponseBytesMax - cursorBytesMax/2}
 	page.text = append(dst, `{"rows":[`...)
 	sql := s.list()
-	if err := a.query(c, false, sql.text.String(), sql.args, page.read); err != nil {
+	if err := a.query(c.ctx(), c.route, false, sql.text.String(), sql.args, page.read); err != nil {
 		return page.text, err
 	}
 	a.metrics.rows.Add(float64(page.count))
@@ -238,7 +211,7 @@ func (r *pageReader) read(rows pgx.Rows) error {
 			return nil
 		}
 		if r.writer.appenders == nil {
-			if err := r.writer.begin(rows); err != nil {
+			if err := r.writer.begin(rows.FieldDescriptions()); err != nil {
 				return err
 			}
 		}
