@@ -15,6 +15,7 @@ import (
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/topics"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -31,11 +32,29 @@ func brokers(t *testing.T, run func(t *testing.T, b broker)) {
 		t.Run(k.Name, func(t *testing.T) {
 			t.Parallel()
 			b := broker{k, t, testkit.Namespace(t)}
-			for _, topic := range []string{topics.Commands(b.ns, "note"), topics.Events(b.ns, "note"), topics.Replies(b.ns), topics.DeadLetters(b.ns, "sub.s")} {
-				k.CreateTopic(t, topic, 1, nil)
-			}
+			b.create(topics.Commands(b.ns, "note"), topics.Events(b.ns, "note"), topics.Replies(b.ns), topics.DeadLetters(b.ns, "sub.s"))
 			run(t, b)
 		})
+	}
+}
+
+// create makes topics and waits until the broker shows them, which takes a moment.
+func (b broker) create(names ...string) {
+	b.t.Helper()
+	for _, name := range names {
+		b.CreateTopic(b.t, name, 1, nil)
+	}
+	adm, ctx := kadm.NewClient(b.Client(b.t)), b.ctx()
+	for {
+		_, err := topics.IDs(ctx, adm, names...)
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			b.t.Fatalf("the topics do not come: %v", err)
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
 
@@ -333,7 +352,7 @@ func TestTheSchemasTopicIsReadAsItGrows(t *testing.T) {
 			if _, err := r.ByID(t.Context(), 1); !errors.As(err, &missing) {
 				t.Fatalf("without the topic: got %v, want a MissingError", err)
 			}
-			k.CreateTopic(t, topics.Schemas(ns), 1, nil)
+			broker{k, t, ns}.create(topics.Schemas(ns))
 			client := k.Client(t)
 			write := func(version int, id int32) {
 				value, err := json.Marshal(map[string]any{"subject": "note.Noted", "version": version, "id": id, "kind": "event", "schema": notedSchema})
