@@ -207,11 +207,11 @@ func (c *compiler) bindType(t typeDef, sources []string) {
 		c.add(t.name.at, fmt.Sprintf("write %s for the latest, which is version %d", name, c.types.latest(name)), "%s has no version %d", name, t.version)
 		return
 	case !ok:
-		known := c.types.events()
-		if near := c.types.ofName(name); near != "" {
-			known = []string{near}
+		remedy := didYouMean(name, c.types.events())
+		if full := c.types.ofName(name); full != "" {
+			remedy = "write " + full
 		}
-		c.add(t.name.at, didYouMean(name, known), "event type %s has no schema", quoteShort(name))
+		c.add(t.name.at, remedy, "event type %s has no schema", quoteShort(name))
 		return
 	case found.Kind != "" && found.Kind != event.KindEvent:
 		c.add(t.name.at, didYouMean(name, c.types.events()), "%s is of kind %s, and a view folds events", name, found.Kind)

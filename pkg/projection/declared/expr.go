@@ -123,9 +123,14 @@ func (x *exprEnv) compile(t text) *expr {
 	if e.node = (&nodes{tree: tree, env: x}).node(tree.Expr()); e.node != nil {
 		return e
 	}
-	prg, err := x.cel.Program(checked, cel.CostLimit(CostMax), cel.EvalOptions(cel.OptOptimize))
+	return x.plan(e, checked)
+}
+
+// plan readies the interpreter.
+func (x *exprEnv) plan(e *expr, checked *cel.Ast) *expr {
+	prg, err := x.cel.Program(checked, cel.CostLimit(CostMax), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(sortLiterals))
 	if err != nil {
-		x.add(t.at, "", "%s: %v", quoteShort(t.value), err)
+		x.add(e.source.at, "", "%s: %v", quoteShort(e.source.value), err)
 		return nil
 	}
 	e.prg = prg
@@ -140,13 +145,7 @@ func (x *exprEnv) interpret(e *expr) *expr {
 		x.issues(e.source, nil, issues)
 		return nil
 	}
-	prg, err := x.cel.Program(checked, cel.CostLimit(CostMax), cel.EvalOptions(cel.OptOptimize))
-	if err != nil {
-		x.add(e.source.at, "", "%s: %v", quoteShort(e.source.value), err)
-		return nil
-	}
-	e.prg = prg
-	return e
+	return x.plan(e, checked)
 }
 
 // value runs the interpreter.
@@ -240,7 +239,7 @@ func placed(c *column, f func(*scope) (any, error)) func(*scope) (any, error) {
 	}
 }
 
-func isWrapper(t *cel.Type) bool { return t.IsExactType(cel.NullableType(cel.BoolType)) }
+func isWrapper(t *cel.Type) bool { return strings.HasPrefix(cel.FormatCELType(t), "wrapper(") }
 
 // typeName is a type as people write it.
 func typeName(t *cel.Type) string {
@@ -266,6 +265,9 @@ func (x *exprEnv) issues(t text, parsed *cel.Ast, issues *cel.Issues) {
 		switch {
 		case undefinedField.MatchString(message):
 			name := undefinedField.FindStringSubmatch(message)[1]
+			if where.column > 0 {
+				where.column++ // CEL names the dot
+			}
 			message = fmt.Sprintf("there is no field %q", name)
 			if known, owner := x.fieldsAt(parsed, issue.ExprID); known != nil {
 				message = fmt.Sprintf("%s has no field %q", owner, name)

@@ -39,7 +39,8 @@ type node struct {
 	texts get[[]string]
 
 	constant bool
-	path     bool // a plain path: event.total
+	path     bool                // a plain path: event.total
+	held     func(s *scope) bool // of a path into the event: it is not null
 }
 
 // nodes compiles the checked tree of one expression.
@@ -192,7 +193,10 @@ func fieldNode(s *shape, names []string, root func(*scope) reflect.Value) *node 
 }
 
 func shapeNode(s *shape, nullable bool, read func(*scope) (reflect.Value, bool)) *node {
-	n := &node{form: s.form, nullable: nullable, path: true}
+	n := &node{form: s.form, nullable: nullable, path: true, held: func(sc *scope) bool {
+		_, there := read(sc)
+		return there
+	}}
 	switch s.form {
 	case formText:
 		n.text = getter(read, func(v reflect.Value) string {
@@ -286,6 +290,8 @@ func (n *node) present() *node {
 // there says whether the value is not null.
 func (n *node) there(s *scope) (there bool, err error) {
 	switch {
+	case n.held != nil:
+		return n.held(s), nil
 	case n.text != nil:
 		_, there, err = n.text(s)
 	case n.int != nil:

@@ -11,6 +11,7 @@ import (
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
+	"cel.dev/cel-go/interpreter"
 )
 
 // adapter turns Go values into those of expressions. Maps are walked in the order of their keys,
@@ -168,6 +169,42 @@ func newSortedMap(entries map[ref.Val]ref.Val) ref.Val {
 	}
 	slices.SortFunc(m.keys, compareKeys)
 	return m
+}
+
+// sortedLiteral is a map literal of an expression, which the interpreter would walk in no order.
+type sortedLiteral struct {
+	interpreter.InterpretableConstructor
+}
+
+// sortLiterals decorates programs.
+func sortLiterals(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
+	if made, ok := i.(interpreter.InterpretableConstructor); ok && made.Type().TypeName() == types.MapType.TypeName() {
+		return &sortedLiteral{made}, nil
+	}
+	return i, nil
+}
+
+// Exec implements interpreter.InterpretableV2.
+func (l *sortedLiteral) Exec(frame *interpreter.ExecutionFrame) ref.Val {
+	return sorted(l.InterpretableConstructor.Exec(frame))
+}
+
+// Eval implements interpreter.Interpretable.
+func (l *sortedLiteral) Eval(vars interpreter.Activation) ref.Val {
+	return sorted(l.InterpretableConstructor.Eval(vars))
+}
+
+func sorted(v ref.Val) ref.Val {
+	m, ok := v.(traits.Mapper)
+	if !ok {
+		return v // an error
+	}
+	out := &sortedMap{Mapper: m}
+	for it := m.Iterator(); it.HasNext() == types.True; {
+		out.keys = append(out.keys, it.Next())
+	}
+	slices.SortFunc(out.keys, compareKeys)
+	return out
 }
 
 // compareKeys orders keys of one type by their value, and those of different types by its name.
