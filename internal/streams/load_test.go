@@ -52,6 +52,7 @@ func TestWithoutPostgresTheLogAlonesServes(t *testing.T) {
 		w.wantTruth(s, "a")
 		w.append("a")
 		w.wantTruth(s, "a")
+		wantVersions(t, w.load(s, Query{Stream: stream("a"), Backward: true, Limit: 2}).Events, 3, 2)
 		small := w.store(func(c *Config) { c.TailRecordsMax = 3 })
 		_, err := small.Load(t.Context(), Query{Stream: stream("a")})
 		var stale *StaleError

@@ -318,12 +318,12 @@ func (s *Store) stale(ctx context.Context, v *view, id event.StreamID, end int64
 func (s *Store) loadUpTo(ctx context.Context, p place, q Query, end int64) (Page, error) {
 	var rows eventRows
 	from := max(q.From, 1)
+	if q.Backward && q.From <= 0 {
+		from = math.MaxInt64
+	}
 	var more []query
 	if s.index != nil {
 		if q.Backward {
-			if q.From <= 0 {
-				from = math.MaxInt64
-			}
 			more = append(more, s.index.backwardQuery(p, q.Stream, from, q.Limit, &rows))
 		} else {
 			more = append(more, s.index.eventsQuery(p, q.Stream, from, math.MaxInt64, q.Limit, &rows))
