@@ -138,7 +138,7 @@ func TestProgramAndProjectMustAgree(t *testing.T) {
 	}{
 		{"a view of a category that is not there", app.Program{Views: []projection.View{entity("order.Placed", 1)}}, "view invoices reads category order, which foldstream.yaml does not have"},
 		{"a view of a version that is not there", app.Program{Views: []projection.View{entity("invoice.Issued", 2)}}, "view invoices folds version 2 of invoice.Issued, which has no schema: add schemas/invoice/Issued.v2.avsc"},
-		{"two views of one name", app.Program{Views: []projection.View{entity("invoice.Issued", 1), entity("invoice.Issued", 1)}}, "two views named invoices"},
+		{"one version of a view twice", app.Program{Views: []projection.View{entity("invoice.Issued", 1), entity("invoice.Issued", 1)}}, "version 1 of view invoices twice"},
 		{"a decider of a category in another mode", app.Program{Deciders: []decider.Any{reference.Program("x").Deciders[0]}}, `decides category "workflow", which foldstream.yaml does not have`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -58,7 +58,7 @@ func NewCommand(program Program) (*cobra.Command, *Globals) {
 	for _, s := range services {
 		root.AddCommand(serviceCommand(g, s))
 	}
-	root.AddCommand(topicsCommand(g), schemaCommand(g), versionCommand(g))
+	root.AddCommand(topicsCommand(g), schemaCommand(g), viewCommand(g), versionCommand(g))
 	return root, g
 }
 

@@ -65,10 +65,11 @@ func (p Program) agree(in *project.Project) error {
 	var faults []error
 	seen := map[string]bool{}
 	for _, v := range p.Views {
-		if seen[v.Name] {
-			faults = append(faults, fmt.Errorf("the program has two views named %s: keep one", v.Name))
+		id := topics.ConsumerView(v.Name, v.Version)
+		if seen[id] {
+			faults = append(faults, fmt.Errorf("the program has version %d of view %s twice: give each version a number of its own", v.Version, v.Name))
 		}
-		seen[v.Name] = true
+		seen[id] = true
 		faults = append(faults, v.Validate(), viewAgrees(v, in))
 	}
 	return errors.Join(faults...)

@@ -226,7 +226,7 @@ func (f *folder) step(ctx context.Context, w *worker) (StepReport, error) {
 			return StepReport{}, err
 		}
 		w.status.topicID = r.topicID
-		version, parked := int64(0), len(w.parked)
+		parked := len(w.parked)
 		if err := w.apply([]*kgo.Record{r.Record}); err != nil {
 			return StepReport{}, err
 		}
@@ -234,10 +234,9 @@ func (f *folder) step(ctx context.Context, w *worker) (StepReport, error) {
 			continue
 		}
 		recorded, _ := event.ParseRecorded(w.category, r.Record)
-		version = int64(recorded.Version)
 		report := StepReport{
 			Place: Place{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}, Type: recorded.Type,
-			Stream: recorded.Stream.ID, Version: version, Outcome: "applied",
+			Stream: recorded.Stream.ID, Version: int64(recorded.Version), Outcome: "applied",
 		}
 		if _, waits := w.parked[recorded.Stream.ID]; waits || len(w.parked) > parked {
 			report.Outcome = "letter"
@@ -532,11 +531,11 @@ func (f *folder) applyLetters(ctx context.Context, tx pgx.Tx, w *worker, c Corre
 		upTo = s.steps[s.failedAt].rec.Offset
 		waiting = len(s.steps) - s.failedAt
 	}
-	return len(s.steps) - waiting, waiting, f.resolve(ctx, tx, w, c, upTo, s.failure)
+	return len(s.steps) - waiting, waiting, f.resolve(ctx, tx, c, upTo, s.failure)
 }
 
 // resolve removes a stream's letters below an offset; the one there, if any, is what it waits for now.
-func (f *folder) resolve(ctx context.Context, tx pgx.Tx, w *worker, c Correction, upTo int64, failure error) error {
+func (f *folder) resolve(ctx context.Context, tx pgx.Tx, c Correction, upTo int64, failure error) error {
 	b := &pgx.Batch{}
 	b.Queue(`delete from `+f.store.table("letters")+` where consumer = $1 and topic_id = $2 and partition = $3 and key = $4 and "offset" < $5 and reason <> 'void'`,
 		c.Consumer, c.TopicID, c.Partition, []byte(c.Stream), upTo)

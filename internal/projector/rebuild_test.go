@@ -297,8 +297,7 @@ func TestARebuildThatWasKilledGoesOnWhereItWas(t *testing.T) {
 		}
 		for kills := 0; kills < 3; {
 			ctx, cancel := context.WithCancel(w.t.Context())
-			var o *Operator
-			o = w.operator(func(c *OperatorConfig) { c.RetryMax = 10 * time.Millisecond })
+			o := w.operator(func(c *OperatorConfig) { c.RetryMax = 10 * time.Millisecond })
 			ended := make(chan error, 1)
 			before := at()
 			go func() {
@@ -309,7 +308,6 @@ func TestARebuildThatWasKilledGoesOnWhereItWas(t *testing.T) {
 				now := at()
 				return (now != before && now > 0 && now < 3000) || len(ended) > 0
 			})
-			o.client.Close() // as when the process dies: nothing of it can go on
 			cancel()
 			if err := <-ended; err == nil {
 				break
