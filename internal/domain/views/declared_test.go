@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,10 +35,8 @@ func newTwins(t testing.TB, inGo projection.View) *twins {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var types []declared.Type
 	var regs []*codec.Registered
 	for i, s := range p.Schemas {
-		types = append(types, declared.Type{Name: s.Type, Version: s.Version, Kind: s.Kind, Schema: s.Schema})
 		regs = append(regs, &codec.Registered{ID: int32(i + 1), Type: s.Type, Version: s.Version, Kind: s.Kind, Schema: s.Schema})
 	}
 	file := fmt.Sprintf("../../../views/%s.v%d.yaml", inGo.Name, inGo.Version)
@@ -46,7 +45,7 @@ func newTwins(t testing.TB, inGo projection.View) *twins {
 		t.Fatal(err)
 	}
 	w := &twins{inGo: inGo, codec: codec.New(codec.NewStaticReader(regs...), codec.Config{})}
-	if w.inYAML, err = declared.Compile(file, text, declared.NewTypes(types...)); err != nil {
+	if w.inYAML, err = declared.Compile(file, text, p.ViewTypes()); err != nil {
 		t.Fatal(err)
 	}
 	w.written = w.bind(t, inGo.Types)
@@ -173,6 +172,29 @@ func (w *twins) sameRows(t *testing.T, rt *rapid.T, draw func(*rapid.T) (string,
 	for stream, err := range got.Parked {
 		if want.Parked[stream] == nil {
 			rt.Errorf("stream %s is parked in YAML alone: %v", stream, err)
+		}
+	}
+}
+
+func TestTheTestsBesideTheDeclaredViewsPass(t *testing.T) {
+	p, err := project.Load(foldstream.Project, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := declared.Test(context.Background(), os.DirFS("../../.."), declared.Dir, "", p.ViewTypes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tested := map[string]bool{}
+	for _, r := range results {
+		tested[r.View] = true
+		if !r.Passed() {
+			t.Errorf("%s:%d: %s:\n\t%s", r.File, r.Line, r.Name, strings.Join(r.Failures, "\n\t"))
+		}
+	}
+	for _, name := range []string{"workflow_list", "node_metrics"} {
+		if !tested[name] {
+			t.Errorf("view %s has no test", name)
 		}
 	}
 }
