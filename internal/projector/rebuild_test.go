@@ -1,10 +1,14 @@
 package projector
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -283,46 +287,99 @@ func TestAPlantedWrongFoldIsCaughtAndSwitchedToOnAnExplicitWordOnly(t *testing.T
 	})
 }
 
+// envKilled tells this program, started once more, which rebuild to begin until it is killed.
+const envKilled = "FOLDSTREAM_TEST_KILLED_REBUILD"
+
+// killed is what the process that is killed needs to know.
+type killed struct {
+	Namespace, DSN string
+	Seeds          []string
+	FromStart      bool
+}
+
+// TestKilledRebuildProcess is the other process of the test below, and nothing by itself.
+func TestKilledRebuildProcess(t *testing.T) {
+	text := os.Getenv(envKilled)
+	if text == "" {
+		return
+	}
+	var k killed
+	if err := json.Unmarshal([]byte(text), &k); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.New(t.Context(), k.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := NewOperator(OperatorConfig{
+		Config: Config{Namespace: k.Namespace, Views: twice(probeList()), Kafka: []kgo.Opt{kgo.SeedBrokers(k.Seeds...)}, Pool: pool, Codec: worldCodec(t), Logger: quiet()},
+		Actor:  "killed",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = o.Rebuild(t.Context(), RebuildRequest{Name: "probe_list", Rate: 2000, FromStart: k.FromStart})
+	t.Fatalf("the rebuild ended before it was killed: %v", err)
+}
+
+// killARebuild begins one in a process of its own and kills it once it has committed something.
+func (w *world) killARebuild(fromStart bool, at func() int64, all int64) {
+	w.t.Helper()
+	spec, err := json.Marshal(killed{Namespace: w.ns, DSN: w.pool.Config().ConnString(), Seeds: w.kafka.Seeds(), FromStart: fromStart})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	before := at()
+	child := exec.CommandContext(w.t.Context(), os.Args[0], "-test.run", "^TestKilledRebuildProcess$")
+	child.Env = append(os.Environ(), envKilled+"="+string(spec))
+	var out bytes.Buffer
+	child.Stdout, child.Stderr = &out, &out
+	if err := child.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	waitFor(w.t, "the rebuild commits something", func() bool {
+		now := at()
+		return now > 0 && now < all && now != before
+	})
+	if err := child.Process.Kill(); err != nil {
+		w.t.Errorf("kill: %v", err)
+	}
+	if err := child.Wait(); child.ProcessState.Exited() {
+		w.t.Fatalf("the rebuild was over before it was killed: %v\n%s", err, out.String())
+	}
+}
+
 func TestARebuildThatWasKilledGoesOnWhereItWas(t *testing.T) {
 	everywhere(t, twice(probeList()), func(w *world) {
+		const events = 4000
 		var all []*kgo.Record
-		for i := range 3000 {
+		for i := range events {
 			all = append(all, w.noted(fmt.Sprintf("s%d", i%500), "x", int64(i)))
 		}
 		w.write(all...)
 		w.run()
 		w.caughtUp()
+		o := w.operator()
 		at := func() int64 {
 			return scan[int64](w.t, w.pool, `select coalesce(sum(greatest(next_offset, 0)), 0)::bigint from `+quote(w.ns, "offsets")+` where consumer = 'view.probe_list.v2'`)
 		}
-		for kills := 0; kills < 3; {
-			ctx, cancel := context.WithCancel(w.t.Context())
-			o := w.operator(func(c *OperatorConfig) { c.RetryMax = 10 * time.Millisecond })
-			ended := make(chan error, 1)
-			before := at()
-			go func() {
-				_, err := o.Rebuild(ctx, RebuildRequest{Name: "probe_list", Rate: 2000, FromStart: kills == 0})
-				ended <- err
-			}()
-			waitFor(w.t, "the rebuild makes progress", func() bool {
-				now := at()
-				return (now != before && now > 0 && now < 3000) || len(ended) > 0
-			})
-			cancel()
-			if err := <-ended; err == nil {
-				break
-			}
-			kills++
-		}
+		w.killARebuild(true, at, events)
+		w.killARebuild(false, at, events)
 		if held := scan[string](w.t, w.pool, `select held_by from `+quote(w.ns, "controls")+` where consumer = 'view.probe_list.v2'`); held == "" {
 			w.t.Errorf("the version is held by nobody after a kill, want the rebuild")
 		}
-		o := w.operator()
 		if _, err := o.Verify(w.t.Context(), VerifyRequest{Name: "probe_list"}); !errors.Is(err, ErrRebuilding) {
 			w.t.Errorf("verify an unfinished rebuild: got %v, want ErrRebuilding", err)
 		}
-		report := w.mustRebuild(o, "probe_list")
-		if !report.Resumed || report.Records >= 3000 {
+		var report RebuildReport
+		waitFor(w.t, "Postgres has noticed the death", func() (over bool) {
+			var err error
+			if report, err = o.Rebuild(w.t.Context(), RebuildRequest{Name: "probe_list"}); err != nil && !errors.Is(err, ErrBusy) {
+				w.t.Fatalf("rebuild: %v", err)
+			}
+			return err == nil
+		})
+		if !report.Resumed || report.Records == 0 || report.Records >= events {
 			w.t.Errorf("rebuild: got %+v, want one that goes on", report)
 		}
 		if r := w.mustVerify(o, "probe_list"); !r.Equal || r.RowsTo != 500 {
@@ -330,6 +387,32 @@ func TestARebuildThatWasKilledGoesOnWhereItWas(t *testing.T) {
 		}
 		w.caughtUp()
 		w.wantFold()
+	})
+}
+
+func TestARebuildThatIsCancelledEndsAndKeepsWhatItHas(t *testing.T) {
+	onePartition(t, twice(plainList()), func(w *world) {
+		for i := range 500 {
+			w.write(w.noted(fmt.Sprintf("s%d", i), "x", 1))
+		}
+		ctx, cancel := context.WithCancel(w.t.Context())
+		defer cancel()
+		o := w.operator(func(c *OperatorConfig) {
+			c.Progress = func(p Progress) {
+				if p.Done > 0 {
+					cancel()
+				}
+			}
+		})
+		if _, err := o.Rebuild(ctx, RebuildRequest{Name: "plain_list", Rate: 100}); !errors.Is(err, context.Canceled) {
+			w.t.Errorf("got %v, want that it was cancelled", err)
+		}
+		if n := w.next("view.plain_list.v2"); n <= 0 || n >= 500 {
+			w.t.Errorf("offset: got %d, want some of 500", n)
+		}
+		if r := w.mustRebuild(o, "plain_list"); !r.Resumed {
+			w.t.Errorf("got %+v, want it to go on", r)
+		}
 	})
 }
 
