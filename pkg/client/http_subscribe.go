@@ -136,7 +136,7 @@ func (src *httpSource) connection(ctx context.Context) error {
 
 func (src *httpSource) query() url.Values {
 	cfg := src.s.cfg
-	values := url.Values{"category": {cfg.Category}}
+	values := url.Values{"category": {cfg.Category}, "encoding": {"avro"}}
 	if len(cfg.Types) > 0 {
 		values.Set("type", strings.Join(cfg.Types, ","))
 	}
@@ -180,9 +180,7 @@ func (src *httpSource) take(ctx context.Context, m message, watch *watchdog) err
 	case w.Error != "": // the server could not read it: neither can the handler
 		e.fault = fmt.Errorf("%w: %s", codec.ErrBadData, w.Error)
 	default:
-		if err := src.encode(ctx, &e, w.Data); err != nil {
-			return err
-		}
+		return fmt.Errorf("%w (message %.40q has no value)", errNotOurs, m.id)
 	}
 	// While the queue is full nothing is read, which is no silence of the server.
 	if _, err := src.s.room(ctx, watch.pause, watch.alive); err != nil {
@@ -191,25 +189,6 @@ func (src *httpSource) take(ctx context.Context, m message, watch *watchdog) err
 	src.s.add(t, e, after)
 	src.last = m.id
 	return nil
-}
-
-// encode makes the Avro value of an event that came as JSON, by the highest version of its type
-// that fits.
-func (src *httpSource) encode(ctx context.Context, e *Event, text []byte) error {
-	c := src.h.c
-	reg, err := c.registry.Latest(ctx, e.Type)
-	for err == nil {
-		value, misfit := c.codec.EncodeJSON(codec.AppendConfluent(nil, reg.ID), reg, text)
-		if misfit == nil {
-			e.Value = value
-			return nil
-		}
-		if reg.Version == 1 {
-			return fmt.Errorf("%w: the data of event %s fits no version of %s: %w", errNotOurs, e.ID, e.Type, misfit)
-		}
-		reg, err = c.registry.Version(ctx, e.Type, reg.Version-1)
-	}
-	return fmt.Errorf("look up the schema of %s: %w", e.Type, err)
 }
 
 // watchdog calls back when it is not told of life for a while.

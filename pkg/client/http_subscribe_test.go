@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/foldstream/foldstream/pkg/codec"
 )
 
 // feed is a server of messages: each connection gets the next script, and is ended behind it.
@@ -50,9 +53,14 @@ func (f *feed) connections() ([]string, []url.Values) {
 	return append([]string{}, f.last...), append([]url.Values{}, f.queries...)
 }
 
+// framedNote is a framed note of fewer than 64 bytes.
+func framedNote(text string) []byte {
+	return append(append(codec.AppendConfluent(nil, idNoted), byte(2*len(text))), text...)
+}
+
 func sse(id string, version int, text string) string {
-	return fmt.Sprintf("id: %s\nevent: note.Noted\ndata: {\"category\":\"note\",\"stream\":\"s\",\"version\":%d,\"id\":\"e%d\",\"type\":\"note.Noted\",\"time\":\"2026-01-01T00:00:00Z\",\"recordedAt\":\"2026-01-01T00:00:00Z\",\"partition\":0,\"offset\":%d,\"data\":{\"text\":%q}}\n\n",
-		id, version, version, version, text)
+	return fmt.Sprintf("id: %s\nevent: note.Noted\ndata: {\"category\":\"note\",\"stream\":\"s\",\"version\":%d,\"id\":\"e%d\",\"type\":\"note.Noted\",\"time\":\"2026-01-01T00:00:00Z\",\"recordedAt\":\"2026-01-01T00:00:00Z\",\"partition\":0,\"offset\":%d,\"value\":%q}\n\n",
+		id, version, version, version, base64.StdEncoding.EncodeToString(framedNote(text)))
 }
 
 // places keeps what is saved.
@@ -145,9 +153,9 @@ func TestFromIsSentWhereThereIsNoCheckpoint(t *testing.T) {
 func TestMessagesThatAreNoneOfOursEndTheSubscription(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
-		"no JSON":            "id: p1\ndata: hello\n\n",
-		"no stream":          "id: p1\ndata: {}\n\n",
-		"data of no version": strings.Replace(sse("p1", 1, "a"), `"text"`, `"other"`, 1),
+		"no JSON":   "id: p1\ndata: hello\n\n",
+		"no stream": "id: p1\ndata: {}\n\n",
+		"no value":  strings.Replace(sse("p1", 1, "a"), `"value"`, `"data"`, 1),
 	} {
 		f := newFeed(t, script)
 		err := newClient(t, Config{URL: f.URL}).Subscribe(t.Context(), Subscription{
@@ -161,7 +169,7 @@ func TestMessagesThatAreNoneOfOursEndTheSubscription(t *testing.T) {
 
 func TestDataThatTheServerCannotReadBecomesALetter(t *testing.T) {
 	t.Parallel()
-	broken := strings.Replace(sse("p1", 1, "a"), `"data":{"text":"a"}`, `"data":null,"error":"the guard refused it"`, 1)
+	broken := strings.Replace(sse("p1", 1, "a"), `"value":"`, `"error":"the guard refused it","ignored":"`, 1)
 	f := newFeed(t, broken+sse("p2", 2, "b"))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -39,6 +39,7 @@ func (a *API) registerSubscribe() {
 		Parameters: []*huma.Param{
 			{Name: "category", In: "query", Required: true, Description: "A category of the project", Schema: &huma.Schema{Type: huma.TypeString}},
 			queryParam("type", "Types to let pass, separated by commas; * stands for any text", &huma.Schema{Type: huma.TypeString, MinLength: count(1), MaxLength: count(typesTextMax)}),
+			queryParam("encoding", "avro gives value, the framed Avro in base64, instead of data", &huma.Schema{Type: huma.TypeString, Enum: []any{"json", "avro"}, Default: "json"}),
 			queryParam("from", "start, end (default), a time of recording as in RFC 3339, or a position", &huma.Schema{Type: huma.TypeString, MinLength: count(1)}),
 			{Name: headerLastEventID, In: "header", Description: "A position; it counts before from", Schema: &huma.Schema{Type: huma.TypeString}},
 		},
@@ -51,21 +52,22 @@ func (a *API) registerSubscribe() {
 	}, serve: a.serveSubscribe, long: true})
 }
 
-// feedQuery reads what is to be followed, and from where.
-func (a *API) feedQuery(r *http.Request) (streams.FeedQuery, error) {
-	values, err := query(r, "category", "type", "from")
+// feedQuery reads what is to be followed, from where, and in which encoding.
+func (a *API) feedQuery(r *http.Request) (q streams.FeedQuery, encoding string, err error) {
+	values, err := query(r, "category", "type", "from", "encoding")
 	if err != nil {
-		return streams.FeedQuery{}, err
+		return q, "", err
 	}
 	p := readParams{values: values}
-	q := streams.FeedQuery{Category: values.Get("category")}
+	q.Category = values.Get("category")
 	if q.Category == "" {
 		p.fault("category", "is missing: name the category to follow")
-		return q, p.err()
+		return q, "", p.err()
 	}
 	if err := a.knowsCategory(q.Category); err != nil {
-		return q, err
+		return q, "", err
 	}
+	encoding = p.choice("encoding", encodingJSON, encodingAvro)
 	if values.Has("type") {
 		q.Types = p.types(values.Get("type"))
 	}
@@ -76,9 +78,9 @@ func (a *API) feedQuery(r *http.Request) (streams.FeedQuery, error) {
 		p.fault("from", "is empty")
 	}
 	if err := p.err(); err != nil {
-		return q, err
+		return q, "", err
 	}
-	return q, beginAt(&q, where, location)
+	return q, encoding, beginAt(&q, where, location)
 }
 
 // types reads a list of types with wildcards.
@@ -128,7 +130,7 @@ func beginAt(q *streams.FeedQuery, text, location string) error {
 }
 
 func (a *API) serveSubscribe(w http.ResponseWriter, r *http.Request) error {
-	q, err := a.feedQuery(r)
+	q, encoding, err := a.feedQuery(r)
 	if err != nil {
 		return err
 	}
@@ -149,7 +151,7 @@ func (a *API) serveSubscribe(w http.ResponseWriter, r *http.Request) error {
 		return readProblem(err)
 	}
 	defer feed.Close()
-	s := subscription{api: a, feed: feed, out: sseWriter{w: w, control: http.NewResponseController(w)}}
+	s := subscription{api: a, feed: feed, encoding: encoding, out: sseWriter{w: w, control: http.NewResponseController(w)}}
 	if err := s.run(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("subscription of %s: %w", q.Category, err)
 	}
@@ -180,9 +182,10 @@ func (a *API) isDraining() bool {
 
 // subscription is one client that follows a category. It belongs to the request's goroutine.
 type subscription struct {
-	api  *API
-	feed *streams.Feed
-	out  sseWriter
+	api      *API
+	feed     *streams.Feed
+	encoding string
+	out      sseWriter
 
 	told     []byte // the position that the client was told last
 	toldAt   time.Time
@@ -229,7 +232,7 @@ func (s *subscription) message(ctx context.Context, e *event.Recorded) error {
 	s.position = s.feed.Position().AppendText(s.position[:0])
 	b := append(append(s.out.buf, "id: "...), s.position...)
 	b = append(append(b, "\nevent: "...), oneLine(e.Type)...)
-	b, err := s.api.appendEvent(ctx, append(b, "\ndata: "...), e, encodingJSON, true)
+	b, err := s.api.appendEvent(ctx, append(b, "\ndata: "...), e, s.encoding, true)
 	if err != nil {
 		return err
 	}

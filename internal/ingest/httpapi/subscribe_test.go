@@ -251,12 +251,18 @@ func TestWhereASubscriptionBegins(t *testing.T) {
 		"from=2026-03-01T12:00:00%2B02:00": "false 2026-03-01 10:00:00 +0000 UTC <nil>",
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/v1/subscribe?category=note&"+query, http.NoBody)
-		q, err := api.feedQuery(r)
+		q, _, err := api.feedQuery(r)
 		if err != nil {
 			t.Errorf("%s: %v", query, err)
 			continue
 		}
 		equal(t, query, fmt.Sprint(q.Start, " ", q.Time, " ", q.Position), want)
+	}
+	for query, want := range map[string]string{"": encodingJSON, "encoding=json": encodingJSON, "encoding=avro": encodingAvro} {
+		_, encoding, err := api.feedQuery(httptest.NewRequest(http.MethodGet, "/v1/subscribe?category=note&"+query, http.NoBody))
+		if err != nil || encoding != want {
+			t.Errorf("%q: got encoding %q, %v, want %q", query, encoding, err, want)
+		}
 	}
 	for name, r := range map[string]*http.Request{
 		"from":   httptest.NewRequest(http.MethodGet, "/v1/subscribe?category=note&from="+at.String(), http.NoBody),
@@ -265,7 +271,7 @@ func TestWhereASubscriptionBegins(t *testing.T) {
 		if name == "header" {
 			r.Header.Set(headerLastEventID, at.String())
 		}
-		q, err := api.feedQuery(r)
+		q, _, err := api.feedQuery(r)
 		if err != nil || q.Start || q.Position == nil || q.Position.TopicID != at.TopicID || !slices.Equal(q.Position.Partitions, at.Partitions) {
 			t.Errorf("%s: got %+v, %v, want the position", name, q, err)
 		}
