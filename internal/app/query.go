@@ -7,6 +7,7 @@ import (
 
 	"github.com/foldstream/foldstream/internal/query"
 	"github.com/foldstream/foldstream/internal/service"
+	"github.com/foldstream/foldstream/pkg/projection"
 	"github.com/spf13/cobra"
 )
 
@@ -49,10 +50,8 @@ func QueryCommand(g *Globals, answers query.Definitions) *cobra.Command {
 // NewQueryCommand is QueryCommand as a root command, for the binary of this one service.
 func NewQueryCommand(program Program, answers query.Definitions) *cobra.Command {
 	program = program.withDefaults()
-	g := &Globals{}
-	root := QueryCommand(g, answers)
-	*g = *prepareRoot(root, program)
-	root.Use = program.Name
+	root := &cobra.Command{Use: program.Name, Short: queryShort, Args: cobra.NoArgs}
+	root.RunE = QueryCommand(prepareRoot(root, program), answers).RunE
 	return root
 }
 
@@ -88,7 +87,7 @@ func (s *Services) openQuery(ctx context.Context, answers query.Definitions) err
 	}
 	cfg := query.Config{
 		Namespace: e.Project.Namespace, Postgres: connections, Views: e.Program.Views, Definitions: answers,
-		Limits: query.Limits{PoolMax: e.Config.Postgres.PoolMax}, DocumentPath: openAPIPath,
+		Search: searched(e.Program.Views), Limits: query.Limits{PoolMax: e.Config.Postgres.PoolMax}, DocumentPath: openAPIPath,
 		Version: service.Version(), Registerer: e.Metrics, Logger: e.Logger.With("service", queryName),
 	}
 	if s.handlers[openAPIPath] != nil {
@@ -117,4 +116,17 @@ func (s *Services) openQuery(ctx context.Context, answers query.Definitions) err
 	}
 	s.parts = append(s.parts, part{queryName, reads.Run, reads.Ready})
 	return nil
+}
+
+// searched are the columns that views have an index for search by text on, by view.
+func searched(views []projection.View) map[string]string {
+	columns := map[string]string{}
+	for _, v := range views {
+		for _, index := range v.Indexes {
+			if index.Search && columns[v.Name] == "" {
+				columns[v.Name] = index.Columns[0]
+			}
+		}
+	}
+	return columns
 }
