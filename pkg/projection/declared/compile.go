@@ -24,7 +24,6 @@ type compiler struct {
 	rowType *objectType
 	bound   []codec.TypeDef
 	shapes  map[string]*shape
-	used    map[string]string // metric views: the operation of each column
 }
 
 var (

@@ -16,10 +16,7 @@ import (
 func decoded(t testing.TB, v projection.View, typ string, version int, data string) projection.Event {
 	t.Helper()
 	types := someTypes(t)
-	w, err := newTestWorld(types)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newTestWorld(types)
 	def, _ := v.TypeDef(typ)
 	b, err := w.codec.Bind(context.Background(), def)
 	if err != nil {

@@ -71,14 +71,13 @@ const (
 
 // ruleDef is what one event type does.
 type ruleDef struct {
-	at        position
-	when      text
-	each      text
-	row       rowMode
-	rowAt     position
-	key       []assignment // metric views: in place of the view's
-	ops       []opDef
-	appendRow bool // append views: `append: {}`, a row of defaults
+	at    position
+	when  text
+	each  text
+	row   rowMode
+	rowAt position
+	key   []assignment // metric views: in place of the view's
+	ops   []opDef
 }
 
 func (r *ruleDef) has(op string) (opDef, bool) {

@@ -107,7 +107,7 @@ func compareItemKeys(a, b []any) int {
 	for i := range a {
 		x, isText := a[i].(string)
 		y, alsoText := b[i].(string)
-		order := 0
+		var order int
 		switch {
 		case isText && alsoText:
 			order = strings.Compare(x, y)

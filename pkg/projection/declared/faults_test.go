@@ -38,7 +38,7 @@ func TestFaultsNameTheirPlaceAndWhatToWrite(t *testing.T) {
 		"syntax":                      {head + "  invoice.Issued: {set: {total: event.total +}}", []string{`v.yaml:5:46: "event.total +": Syntax error`}},
 		"several lines":               {head + "  invoice.Issued:\n    set:\n      total: |\n        1 +\n        event.totl", []string{`v.yaml:9: "1 +\nevent.totl": event invoice.Issued has no field "totl": did you mean total?`}},
 		"quoted":                      {head + "  invoice.Issued: {set: {total: \"event.totl\"}}", []string{`v.yaml:5:40: `}},
-		"two in one file":             {head + "  invoice.Issued: {set: {total: event.totl, note: event.nte}}\n  invoice.Payed: {set: {total: 1}}", []string{`invoice.Payed`}},
+		"two in one file":             {head + "  invoice.Issued: {set: {total: event.totl, note: event.nte}}\n  invoice.Voidd: {set: {total: 1}}", []string{`invoice.Voidd`}},
 		"all of a file":               {head + "  invoice.Issued: {set: {total: event.totl, note: event.nte}}\n  invoice.Paid: {set: {nme: 'x'}}", []string{`"totl"`, `"nte"`, `"nme"`}},
 		"key not the stream":          {head[:len(head)-len("on:\n")] + "key: {customer: event.customer}\non:\n  invoice.Issued: {set: {total: 1}}", []string{`v.yaml:4:17: the key of an entity view is the stream, not "event.customer"`}},
 		"column type":                 {strings.Replace(head, "total: bigint", "total: varchar", 1) + "  invoice.Issued: {set: {total: 1}}", []string{`v.yaml:3:18: column total: type "varchar" is unknown: write text`}},

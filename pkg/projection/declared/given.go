@@ -77,10 +77,7 @@ func Test(ctx context.Context, fsys fs.FS, dir, label string, types *Types) ([]R
 	if err := errors.Join(wrong...); err != nil {
 		return nil, err
 	}
-	world, err := newTestWorld(types)
-	if err != nil {
-		return nil, err
-	}
+	world := newTestWorld(types)
 	var results []Result
 	for _, s := range suites {
 		done, err := world.run(ctx, s)
@@ -340,14 +337,14 @@ type testWorld struct {
 	codec *codec.Codec
 }
 
-func newTestWorld(types *Types) (*testWorld, error) {
+func newTestWorld(types *Types) *testWorld {
 	var regs []*codec.Registered
 	for _, name := range slices.Sorted(maps.Keys(types.byName)) {
 		for _, t := range types.byName[name] {
 			regs = append(regs, &codec.Registered{ID: int32(len(regs) + 1), Type: t.Name, Version: t.Version, Kind: event.KindEvent, Schema: t.Schema})
 		}
 	}
-	return &testWorld{types: types, codec: codec.New(codec.NewStaticReader(regs...), codec.Config{})}, nil
+	return &testWorld{types: types, codec: codec.New(codec.NewStaticReader(regs...), codec.Config{})}
 }
 
 func (w *testWorld) run(ctx context.Context, s *suite) ([]Result, error) {

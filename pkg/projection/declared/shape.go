@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"cel.dev/cel-go/cel"
-	"github.com/twmb/avro"
 )
 
 // form is what sort of value an expression sees.
@@ -61,12 +60,12 @@ type recordField struct {
 // structOf makes the shape of an event type from its schema's text. The Go struct that goes with
 // it binds to the schema, so that decoding takes the same fast path as for a struct of a team's.
 func structOf(typ, text string) (*shape, error) {
-	schema, err := avro.Parse(text, avro.CustomType{LogicalType: "duration", AvroType: "fixed"})
+	root, err := parseAVSC(text)
 	if err != nil {
 		return nil, err
 	}
-	b := shapeBuilder{typ: typ, named: map[string]*avro.SchemaNode{}, open: map[string]bool{}, names: map[string]int{}}
-	s, err := b.shape(schema.Root(), "", "")
+	b := shapeBuilder{typ: typ, named: map[string]*avsc{}, open: map[string]bool{}, names: map[string]int{}}
+	s, err := b.shape(root, "", "")
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +77,7 @@ func structOf(typ, text string) (*shape, error) {
 
 type shapeBuilder struct {
 	typ   string
-	named map[string]*avro.SchemaNode
+	named map[string]*avsc
 	open  map[string]bool // records that hold the one being made
 	names map[string]int
 	nodes int
@@ -98,11 +97,11 @@ var (
 func dynamic() *shape { return &shape{form: formDyn, goType: anyType} }
 
 // shape makes the shape of n. lifted is a logical type that stands on the field.
-func (b *shapeBuilder) shape(n *avro.SchemaNode, namespace, lifted string) (*shape, error) {
+func (b *shapeBuilder) shape(n *avsc, namespace, lifted string) (*shape, error) {
 	if b.nodes++; b.nodes > shapeNodesMax {
 		return nil, fmt.Errorf("the schema of %s unfolds to more than %d fields", b.typ, shapeNodesMax)
 	}
-	logical := n.LogicalType
+	logical := n.Logical
 	if logical == "" {
 		logical = lifted
 	}
@@ -126,7 +125,7 @@ func (b *shapeBuilder) shape(n *avro.SchemaNode, namespace, lifted string) (*sha
 	return b.reference(n.Type, namespace, logical)
 }
 
-func primitive(n *avro.SchemaNode, logical string) *shape {
+func primitive(n *avsc, logical string) *shape {
 	switch n.Type {
 	case "boolean":
 		return &shape{form: formBool, goType: reflect.TypeFor[bool]()}
@@ -144,13 +143,20 @@ func primitive(n *avro.SchemaNode, logical string) *shape {
 	return nil
 }
 
+// logicalOn says which type a logical type of time stands on; on another it means nothing.
+var logicalOn = map[string]string{
+	"date": "int", "time-millis": "int", "time-micros": "long",
+	"timestamp-millis": "long", "timestamp-micros": "long", "timestamp-nanos": "long",
+	"local-timestamp-millis": "long", "local-timestamp-micros": "long", "local-timestamp-nanos": "long",
+}
+
 func integer(typ, logical string) *shape {
-	switch logical {
-	case "date", "timestamp-millis", "timestamp-micros", "timestamp-nanos",
-		"local-timestamp-millis", "local-timestamp-micros", "local-timestamp-nanos":
-		return &shape{form: formTime, goType: timeType}
-	case "time-millis", "time-micros":
+	switch {
+	case logicalOn[logical] != typ:
+	case strings.HasPrefix(logical, "time-"):
 		return &shape{form: formDuration, goType: durationType}
+	default:
+		return &shape{form: formTime, goType: timeType}
 	}
 	if typ == "int" {
 		return &shape{form: formInt, goType: reflect.TypeFor[int32]()}
@@ -159,7 +165,7 @@ func integer(typ, logical string) *shape {
 }
 
 // binary makes bytes, or a decimal on them. A big-decimal has no scale of its own.
-func binary(n *avro.SchemaNode, logical string) *shape {
+func binary(n *avsc, logical string) *shape {
 	switch logical {
 	case "decimal":
 		return &shape{form: formText, goType: ratType, decimal: true, scale: n.Scale}
@@ -170,7 +176,7 @@ func binary(n *avro.SchemaNode, logical string) *shape {
 }
 
 // named makes an enum, which is a text, or a fixed.
-func named(n *avro.SchemaNode, logical string) *shape {
+func named(n *avsc, logical string) *shape {
 	switch {
 	case n.Type == "enum":
 		return &shape{form: formText, goType: reflect.TypeFor[string]()}
@@ -182,12 +188,12 @@ func named(n *avro.SchemaNode, logical string) *shape {
 	return &shape{form: formBytes, goType: reflect.ArrayOf(n.Size, reflect.TypeFor[byte]())}
 }
 
-func (b *shapeBuilder) container(n *avro.SchemaNode, namespace string) (*shape, error) {
-	items, f := n.Items, formList
+func (b *shapeBuilder) container(n *avsc, namespace string) (*shape, error) {
+	f := formList
 	if n.Type == "map" {
-		items, f = n.Values, formMap
+		f = formMap
 	}
-	item, err := b.shape(items, namespace, "")
+	item, err := b.shape(n.Items, namespace, "")
 	if err != nil {
 		return nil, err
 	}
@@ -199,14 +205,14 @@ func (b *shapeBuilder) container(n *avro.SchemaNode, namespace string) (*shape, 
 }
 
 // union makes a nullable of null and one other type; other unions are known when they are there.
-func (b *shapeBuilder) union(n *avro.SchemaNode, namespace string) (*shape, error) {
+func (b *shapeBuilder) union(n *avsc, namespace string) (*shape, error) {
 	if len(n.Branches) != 2 {
 		return b.openUnion(n, namespace)
 	}
-	one := &n.Branches[0]
+	one := n.Branches[0]
 	switch {
 	case one.Type == "null":
-		one = &n.Branches[1]
+		one = n.Branches[1]
 	case n.Branches[1].Type != "null":
 		return b.openUnion(n, namespace)
 	}
@@ -223,16 +229,16 @@ func (b *shapeBuilder) union(n *avro.SchemaNode, namespace string) (*shape, erro
 }
 
 // openUnion walks the branches for the names that they define.
-func (b *shapeBuilder) openUnion(n *avro.SchemaNode, namespace string) (*shape, error) {
+func (b *shapeBuilder) openUnion(n *avsc, namespace string) (*shape, error) {
 	for i := range n.Branches {
-		if _, err := b.shape(&n.Branches[i], namespace, ""); err != nil {
+		if _, err := b.shape(n.Branches[i], namespace, ""); err != nil {
 			return nil, err
 		}
 	}
 	return dynamic(), nil
 }
 
-func (b *shapeBuilder) recordOf(n *avro.SchemaNode, full string) (*shape, error) {
+func (b *shapeBuilder) recordOf(n *avsc, full string) (*shape, error) {
 	if b.open[full] {
 		return dynamic(), nil // a record within itself: no Go struct can hold it
 	}
@@ -242,8 +248,7 @@ func (b *shapeBuilder) recordOf(n *avro.SchemaNode, full string) (*shape, error)
 	var fields []reflect.StructField
 	for i := range n.Fields {
 		f := &n.Fields[i]
-		lifted, _ := f.Props["logicalType"].(string)
-		s, err := b.shape(&f.Type, namespaceOf(full), lifted)
+		s, err := b.shape(f.Type, namespaceOf(full), f.Logical)
 		if err != nil {
 			return nil, fmt.Errorf("field %s: %w", f.Name, err)
 		}
@@ -285,7 +290,7 @@ func (b *shapeBuilder) reference(name, namespace, logical string) (*shape, error
 	return nil, fmt.Errorf("type %q is not defined in the schema of %s", name, b.typ)
 }
 
-func fullName(n *avro.SchemaNode, namespace string) string {
+func fullName(n *avsc, namespace string) string {
 	switch {
 	case strings.Contains(n.Name, "."):
 		return n.Name

@@ -6,6 +6,7 @@ import (
 
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/foldstream/foldstream/pkg/projection"
 )
 
 const everything = `{"type":"record","name":"Every","namespace":"x","fields":[
@@ -60,5 +61,47 @@ func TestAStructOfEveryAvroTypeBindsToItsSchema(t *testing.T) {
 	c := codec.New(codec.NewStaticReader(registered(t, "x.Every", 1, everything)), codec.Config{})
 	if _, err := c.Bind(context.Background(), codec.TypeDef{Name: "x.Every", Version: 1, Kind: event.KindEvent, GoType: s.goType}); err != nil {
 		t.Errorf("bind %s: %v", s.goType, err)
+	}
+}
+
+func TestEveryAvroTypeHasAFormInJSONAndInExpressions(t *testing.T) {
+	t.Parallel()
+	const data = `{"b":true,"i":1,"l":-2,"f":0.5,"d":1.25,"s":"x","by":"AQI=","fx":"AQID","en":"two","date":"2026-03-01","tmi":"01:02:03.004","tmc":"01:02:03.000004",
+		"tsm":"2026-03-01T09:30:00.001Z","tsu":"2026-03-01T09:30:00.000001Z","tsn":"2026-03-01T09:30:00.000000001Z","lts":"2026-03-01T09:30:00",
+		"dec":"12.30","fdec":"-0.05","uuid":"00112233-4455-6677-8899-aabbccddeeff","fuuid":"00112233-4455-6677-8899-aabbccddeeff","dur":{"months":1,"days":2,"millis":3},
+		"arr":[1,2],"map":{"k":null,"a":0.5},"rec":{"x":"y","y":"one"},"again":{"x":"z","y":null},"nb":false,"nl":7,"ns":"t","ndec":"1.00","nts":"2026-03-01T09:30:00Z",
+		"narr":[{"x":"q","y":null}],"nmap":{"m":1},"nby":"AQ==","nfx":null,"many":{"long":5},"nul":null,"tree":{"v":1,"kids":[{"v":2,"kids":[]}]},"next":null}`
+	const want = `{"again":{"x":"z","y":null},"arr":[1,2],"b":true,"by":"AQI=","d":1.25,"date":"2026-03-01T00:00:00Z","dec":"12.30","dur":"AQAAAAIAAAADAAAA","en":"two",` +
+		`"f":0.5,"fdec":"-0.05","fuuid":"00112233-4455-6677-8899-aabbccddeeff","fx":"AQID","i":1,"l":-2,"lts":"2026-03-01T09:30:00Z","many":5,"map":{"a":0.5,"k":null},` +
+		`"narr":[{"x":"q","y":null}],"nb":false,"nby":"AQ==","ndec":"1.00","next":null,"nfx":null,"nl":7,"nmap":{"m":1},"ns":"t","nts":"2026-03-01T09:30:00Z","nul":null,` +
+		`"rec":{"x":"y","y":"one"},"s":"x","tmc":"3723.000004s","tmi":"3723.004s","tree":{"kids":[{"kids":[],"v":2}],"v":1},"tsm":"2026-03-01T09:30:00.001Z",` +
+		`"tsn":"2026-03-01T09:30:00.000000001Z","tsu":"2026-03-01T09:30:00.000001Z","uuid":"00112233-4455-6677-8899-aabbccddeeff"}`
+	schema, err := codec.Parse(everything)
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := NewTypes(Type{Name: "x.Every", Version: 1, Kind: event.KindEvent, Schema: schema})
+	v, err := Compile("v.yaml", []byte("view: v\nversion: 1\ncolumns: {compiled: jsonb, interpreted: jsonb}\non: {x.Every: {set: {compiled: event, interpreted: '[event].filter(e, true)[0]'}}}"), types)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newTestWorld(types)
+	b, err := w.codec.Bind(context.Background(), v.Types[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, _ := types.find("x.Every", 1)
+	value, err := w.decode(context.Background(), one, data, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := folded(t, v, projection.Event{Stream: event.StreamID{Category: "x", ID: "1"}, Version: 1, Type: "x.Every", Data: value})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, how := range []string{"compiled", "interpreted"} {
+		if got := row[i]; got != projection.JSON(want) {
+			t.Errorf("%s:\ngot  %s\nwant %s", how, got, want)
+		}
 	}
 }
