@@ -35,6 +35,7 @@ type view struct {
 	byName     map[string]int
 	search     int // index of the column that q looks into; -1 for none
 	consumer   string
+	definition string // as in the database
 
 	table    string // quoted
 	present  string // the condition under which a row is there; "" where all are
@@ -85,7 +86,7 @@ func (c *catalogue) ready() error {
 func (c *catalogue) refresh(ctx context.Context) {
 	c.one.Lock()
 	defer c.one.Unlock()
-	c.read(ctx)
+	_ = c.read(ctx) // ready tells of it
 }
 
 // renew reads the list again for a request that found old to be out of date, unless another has
@@ -105,18 +106,20 @@ func (c *catalogue) renew(ctx context.Context, old *listing) (*listing, error) {
 func (c *catalogue) read(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.api.cfg.Limits.StatementTimeout)
 	defer cancel()
-	l, err := c.api.readListing(ctx)
+	l, err := c.api.readListing(ctx, c.live.Load())
 	if err != nil {
-		if ctx.Err() == nil || c.live.Load() == nil {
-			c.api.metrics.catalogue.WithLabelValues("failed").Inc()
-		}
+		c.api.metrics.catalogue.WithLabelValues("failed").Inc()
 		err = fmt.Errorf("read the list of views: %w", err)
-		c.err.Store(&err)
+		if c.err.Swap(&err) == nil {
+			c.api.log.Warn("the list of views cannot be read: reads will fail", "err", err)
+		}
 		return err
 	}
 	c.api.metrics.catalogue.WithLabelValues("read").Inc()
 	c.live.Store(l)
-	c.err.Store(nil)
+	if c.err.Swap(nil) != nil {
+		c.api.log.Info("the list of views is read again")
+	}
 	return nil
 }
 
@@ -136,8 +139,22 @@ type definition struct {
 	Columns    []projection.Column
 }
 
-func (a *API) readListing(ctx context.Context) (*listing, error) {
-	rows, err := a.pool.Query(ctx, "select name, version, definition, live from "+quote(a.cfg.Namespace, "views")+" order by name, version")
+// same is the view as it was made before, where nothing of it has changed.
+func (l *listing) same(name string, version int, definition string) *view {
+	if l == nil {
+		return nil
+	}
+	if v := l.views[name]; v != nil && v.version == version && v.definition == definition {
+		return v
+	}
+	return nil
+}
+
+// readListing reads what is live; what has not changed is taken from the former list.
+func (a *API) readListing(ctx context.Context, old *listing) (*listing, error) {
+	// A version that was dropped keeps its line, in a database that knows of that.
+	rows, err := a.pool.Query(ctx, "select name, version, definition, live from "+quote(a.cfg.Namespace, "views")+
+		" v where not coalesce((to_jsonb(v)->>'dropped')::boolean, false) order by name, version")
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +165,10 @@ func (a *API) readListing(ctx context.Context) (*listing, error) {
 	_, err = pgx.ForEachRow(rows, []any{&name, &version, &text, &live}, func() error {
 		l.versions[name] = append(l.versions[name], ViewVersion{Version: version, Live: live})
 		if !live {
+			return nil
+		}
+		if same := old.same(name, version, text); same != nil {
+			l.views[name] = same
 			return nil
 		}
 		v, err := a.viewOf(name, version, text)
@@ -176,7 +197,7 @@ func (a *API) viewOf(name string, version int, text string) (*view, error) {
 	}
 	v := &view{
 		name: name, version: version, kind: d.Kind, categories: d.Categories, keys: len(d.Key), search: -1,
-		byName: make(map[string]int, len(layout)), consumer: topics.ConsumerView(name, version),
+		byName: make(map[string]int, len(layout)), consumer: topics.ConsumerView(name, version), definition: text,
 	}
 	schema := a.cfg.Namespace + "_" + name + "_v" + strconv.Itoa(version)
 	v.table = quote(schema, "rows")

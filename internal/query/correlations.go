@@ -100,9 +100,10 @@ func checkCorrelation(id string) error {
 	return checkText(id)
 }
 
+// readCorrelation repeats the condition of the index, which leaves the events of none out.
 func (a *API) readCorrelation(c *call, v *view, out *Correlation, limit int) error {
 	sql := `select category, stream, version, id, type, time, recorded_at, command_id, causation_id, user_id, "partition", "offset" from ` + v.table +
-		` where correlation_id = $1::text order by recorded_at, category, "partition", "offset" limit $2::bigint`
+		` where correlation_id = $1::text and correlation_id <> '' order by recorded_at, category, "partition", "offset" limit $2::bigint`
 	return a.query(c.ctx(), c.route, true, sql, []any{out.CorrelationID, int64(limit) + 1}, func(rows pgx.Rows) error {
 		for rows.Next() {
 			if len(out.Events) == limit {

@@ -36,7 +36,7 @@ func appenderOf(oid uint32) appender {
 		return appendJSONB
 	case pgtype.TextArrayOID:
 		return func(dst, raw []byte) ([]byte, error) {
-			return appendArray(dst, raw, func(dst, raw []byte) []byte { return appendText(dst, raw) })
+			return appendArray(dst, raw, appendText[[]byte])
 		}
 	case pgtype.ByteaOID:
 		return func(dst, raw []byte) ([]byte, error) { return base64Of(dst, raw), nil }
@@ -198,7 +198,7 @@ func appendText[T ~string | ~[]byte](b []byte, text T) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
 	start := 0
-	for i := 0; i < len(text); i++ {
+	for i := range len(text) {
 		c := text[i]
 		if c >= 0x20 && c != '"' && c != '\\' {
 			continue

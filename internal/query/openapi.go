@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -89,7 +90,7 @@ func (a *API) serveDocument() error {
 	if err != nil {
 		return fmt.Errorf("query: write the OpenAPI document: %w", err)
 	}
-	a.served = append(text, '\n')
+	a.served = slices.Concat(text, []byte{'\n'})
 	a.mux.HandleFunc("GET "+a.cfg.DocumentPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentTypeJSON)
 		w.Header().Set("Content-Length", strconv.Itoa(len(a.served)))

@@ -105,6 +105,11 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// pageBytesMax leaves room for the cursor.
+func (l Limits) pageBytesMax() int {
+	return l.ResponseBytesMax - min(cursorBytesMax, l.ResponseBytesMax/4)
+}
+
 func (l Limits) validate() error {
 	var faults []error
 	for _, n := range []struct {

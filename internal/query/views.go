@@ -172,8 +172,8 @@ func (p *params) again() *params {
 }
 
 func (a *API) appendPage(c *call, dst []byte, s *selection) ([]byte, error) {
-	page := pageReader{selection: s, writer: s.view.writer(s.fields), bytesMax: a.cfg.Limits.ResponseBytesMax - cursorBytesMax/2}
-	page.text = append(dst, `{"rows":[`...)
+	dst = append(dst, `{"rows":[`...)
+	page := pageReader{selection: s, writer: s.view.writer(s.fields), bytesMax: a.cfg.Limits.pageBytesMax(), text: dst}
 	sql := s.list()
 	if err := a.query(c.ctx(), c.route, false, sql.text.String(), sql.args, page.read); err != nil {
 		return page.text, err

@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/foldstream/foldstream/internal/projector"
 	"github.com/foldstream/foldstream/internal/query"
 	"github.com/foldstream/foldstream/internal/testkit"
+	"github.com/foldstream/foldstream/pkg/projection"
 )
 
 // fill makes five things, a to e, and one that is deleted.
@@ -306,4 +308,23 @@ func TestViewsAreListed(t *testing.T) {
 			t.Errorf("the list does not have %s: %s", text, got.body)
 		}
 	}
+	w.exec("insert into fs.views (name, version, definition, live, dropped) values ('things', 2, '{}', false, false), ('things', 3, '{}', false, true)")
+	w.exec("update fs.views set definition = '{}' where name = 'trail'")
+	w.exec("update fs.views set definition = 'x' where name = 'metrics_hourly'")
+	want := `"versions":[{"version":1,"live":true},{"version":2,"live":false}]`
+	w.until("the other version is listed, the dropped one is not", func() bool { return strings.Contains(w.ok("/v1/views").body, want) })
+	w.refused("/v1/views/trail", http.StatusNotFound, "unknown-view")
+	w.refused("/v1/views/metrics_hourly", http.StatusNotFound, "unknown-view")
+	w.ok("/v1/views/things")
+}
+
+func TestAViewThatIsNewIsServed(t *testing.T) {
+	w := newWorld(t)
+	w.refused("/v1/views/later", http.StatusNotFound, "unknown-view")
+	later := things(1)
+	later.Name = "later"
+	if err := projector.Migrate(t.Context(), w.pool, namespace, []projection.View{later}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the view is served", func() bool { return w.get("/v1/views/later").status == http.StatusOK })
 }

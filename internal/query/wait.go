@@ -77,7 +77,7 @@ func parseTarget(text string, v *view) (target, error) {
 func parseOffset(place string, wanted int64, v *view) (target, error) {
 	category, digits, named := strings.Cut(place, ":")
 	if !named {
-		digits, category = place, ""
+		digits = place
 		if len(v.categories) != 1 {
 			return target{}, fmt.Errorf("view %s is made of many categories: say which, as in category:partition@offset", v.name)
 		}
