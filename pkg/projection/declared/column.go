@@ -20,6 +20,9 @@ import (
 const (
 	yearMin = 1
 	yearMax = 9999
+
+	secondMin = -62_135_596_800 // 0001-01-01T00:00:00Z, in seconds since 1970
+	secondMax = 253_402_300_799 // 9999-12-31T23:59:59Z
 )
 
 // columnType is one of the types that a column may have.
@@ -122,7 +125,7 @@ func (c *column) check(v any) (any, error) {
 			return 0.0, nil // Postgres tells -0 from 0 only in its text form
 		}
 	case time.Time:
-		if held.Year() < yearMin || held.Year() > yearMax {
+		if at := held.Unix(); at < secondMin || at > secondMax {
 			return nil, fmt.Errorf("%w: year %d is outside %d to %d", projection.ErrValue, held.Year(), yearMin, yearMax)
 		}
 		if held.Location() != time.UTC || held.Nanosecond()%1000 != 0 {

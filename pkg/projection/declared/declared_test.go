@@ -260,3 +260,25 @@ func FuzzCompile(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkExpression compares an expression that is compiled to Go with one that is interpreted.
+func BenchmarkExpression(b *testing.B) {
+	for name, expression := range map[string]string{
+		"path": "event.customer", "compiled": "event.total > 5 ? event.customer : 'small'", "interpreted": "event.customer.lowerAscii()",
+	} {
+		b.Run(name, func(b *testing.B) {
+			v := oneText(b, expression)
+			e := decoded(b, v, "invoice.Issued", 2, `{"total":7,"customer":"Ada"}`)
+			f, err := v.Begin(nil, false)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := f.Apply(e); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

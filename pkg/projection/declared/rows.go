@@ -2,7 +2,6 @@ package declared
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 
 	"cel.dev/cel-go/cel"
@@ -52,7 +51,7 @@ func (p *rowsPlan) rows(e projection.Event) ([]projection.Row, error) {
 	}()
 	s.own = e
 	s.event, s.data, s.shape = &s.own, data, t.shape
-	var out []projection.Row
+	out := make([]projection.Row, 0, len(t.rules))
 	for i := range t.rules {
 		if out, err = t.rules[i].rows(s, out); err != nil {
 			return nil, err
@@ -86,7 +85,8 @@ func (r *rowsRule) row(s *scope, out []projection.Row) ([]projection.Row, error)
 	if len(out) == projection.EventRowsMax {
 		return out, fmt.Errorf("%s makes more than %d rows", s.event.Type, projection.EventRowsMax)
 	}
-	row := slices.Clone(r.blank)
+	row := make(projection.Row, len(r.blank))
+	copy(row, r.blank)
 	for i := range r.steps {
 		v, err := r.steps[i].run(s)
 		if err != nil {
