@@ -105,10 +105,10 @@ func (a *API) registerResource(r Resource) {
 	a.register(route{operation: &huma.Operation{
 		OperationID: "list-" + r.Path, Method: http.MethodGet, Path: "/v1/" + r.Path, Tags: []string{r.Name},
 		Summary: "List rows of the view " + r.View, Description: filtersDescription,
-		Parameters: slices.Concat(a.listParams(a.cfg.Search[r.View] != ""), filters), Responses: a.listResponses(page),
+		Parameters: slices.Concat(listParams(a.cfg.Search[r.View] != "", examplesOf(v)), filters), Responses: a.listResponses(page),
 	}, serve: func(c *call) error { return a.serveList(c, r.View) }})
 	a.register(route{operation: &huma.Operation{
 		OperationID: "read-" + strings.ToLower(r.Name), Method: http.MethodGet, Path: "/v1/" + r.Path + "/{id}", Tags: []string{r.Name},
-		Summary: "Read one row of the view " + r.View, Parameters: append([]*huma.Param{keyParam("id")}, a.rowParams()...), Responses: a.rowResponses(ref),
+		Summary: "Read one row of the view " + r.View, Parameters: append([]*huma.Param{keyParam("id")}, rowParams(examplesOf(v))...), Responses: a.rowResponses(ref),
 	}, serve: func(c *call) error { return a.serveRow(c, r.View, c.r.PathValue("id")) }})
 }

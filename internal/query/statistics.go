@@ -182,7 +182,7 @@ func (a *API) statisticOperation(s Statistic) *huma.Operation {
 		"rows":      {Type: huma.TypeArray, Items: row},
 		"truncated": {Type: huma.TypeBoolean, Description: "There are more groups than an answer has: narrow it by filters"},
 	}})
-	own := waitParams()
+	own := waitParams(examplesOf(v))
 	if s.Time != "" {
 		at := &huma.Schema{Type: huma.TypeString, Format: "date-time"}
 		own = append(own,

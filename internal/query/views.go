@@ -7,6 +7,7 @@ import (
 	"reflect"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/foldstream/foldstream/pkg/projection"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -61,14 +62,14 @@ func (a *API) registerViews() {
 		OperationID: "list-rows", Method: http.MethodGet, Path: "/v1/views/{view}", Tags: []string{"Views"},
 		Summary:     "List rows of a view",
 		Description: filtersDescription,
-		Parameters:  append([]*huma.Param{viewParam()}, a.listParams(true)...),
+		Parameters:  append([]*huma.Param{viewParam()}, listParams(true, anyExamples)...),
 		Responses:   a.listResponses(a.schemaOf(reflect.TypeFor[RowPage]())),
 	}, serve: func(c *call) error { return a.serveList(c, c.r.PathValue("view")) }})
 	a.register(route{operation: &huma.Operation{
 		OperationID: "read-row", Method: http.MethodGet, Path: "/v1/views/{view}/{key}", Tags: []string{"Views"},
 		Summary:     "Read one row by its key",
 		Description: "For views whose key is one column. A row with a key of many columns is found by a filter for each.",
-		Parameters:  append([]*huma.Param{viewParam(), keyParam("key")}, a.rowParams()...),
+		Parameters:  append([]*huma.Param{viewParam(), keyParam("key")}, rowParams(anyExamples)...),
 		Responses:   a.rowResponses(&huma.Schema{Type: huma.TypeObject, AdditionalProperties: true, Description: "The row: a member for each column"}),
 	}, serve: func(c *call) error { return a.serveRow(c, c.r.PathValue("view"), c.r.PathValue("key")) }})
 }
@@ -277,19 +278,37 @@ func fieldsParam() *huma.Param {
 	return queryParam(paramFields, "The columns wanted, separated by commas; the key is always among them. Default: all", &huma.Schema{Type: huma.TypeString})
 }
 
-func waitParams() []*huma.Param {
+// examples are texts for the document that fit a view.
+type examples struct{ sort, category string }
+
+var anyExamples = examples{sort: "-started_at", category: "execution"}
+
+func examplesOf(v projection.View) examples {
+	out := examples{sort: v.Key[0].Name, category: v.Categories[0]}
+	for _, c := range v.Columns {
+		if c.Type == "timestamptz" {
+			out.sort = "-" + c.Name
+			break
+		}
+	}
+	return out
+}
+
+func waitParams(of examples) []*huma.Param {
 	return []*huma.Param{
 		queryParam(paramWait, "Wait until the view has this: category/id@version for a version of a stream, or partition@offset (with many categories category:partition@offset) for all up to an offset of the events topic",
-			&huma.Schema{Type: huma.TypeString, Examples: []any{"execution/e-1@3", "4@1200"}}),
+			&huma.Schema{Type: huma.TypeString, Examples: []any{of.category + "/e-1@3", of.category + ":4@1200"}}),
 		queryParam(paramWaitMs, "How long to wait at most, in milliseconds", &huma.Schema{Type: huma.TypeInteger, Minimum: number(0), Maximum: number(float64(waitMax.Milliseconds())), Default: waitDefault.Milliseconds()}),
 	}
 }
 
-func (a *API) rowParams() []*huma.Param { return append([]*huma.Param{fieldsParam()}, waitParams()...) }
+func rowParams(of examples) []*huma.Param {
+	return append([]*huma.Param{fieldsParam()}, waitParams(of)...)
+}
 
-func (a *API) listParams(search bool) []*huma.Param {
+func listParams(search bool, of examples) []*huma.Param {
 	all := []*huma.Param{
-		queryParam(paramSort, "Columns to sort by, separated by commas; a minus before one turns its order. Default: the key", &huma.Schema{Type: huma.TypeString, Examples: []any{"-started_at"}}),
+		queryParam(paramSort, "Columns to sort by, separated by commas; a minus before one turns its order. Default: the key", &huma.Schema{Type: huma.TypeString, Examples: []any{of.sort}}),
 		queryParam(paramLimit, "Rows of the page at most", &huma.Schema{Type: huma.TypeInteger, Minimum: number(1), Maximum: number(limitMax), Default: limitDefault}),
 		queryParam(paramCursor, "The next of the page before; with the same sort and filters", &huma.Schema{Type: huma.TypeString, MaxLength: count(cursorBytesMax)}),
 	}
@@ -298,7 +317,7 @@ func (a *API) listParams(search bool) []*huma.Param {
 	}
 	filters := &huma.Param{Name: "filters", In: "query", Description: "Filters, by column and operator", Style: "form", Explode: explode(),
 		Schema: &huma.Schema{Type: huma.TypeObject, AdditionalProperties: &huma.Schema{Type: huma.TypeString}}}
-	return append(append(all, a.rowParams()...), filters)
+	return append(append(all, rowParams(of)...), filters)
 }
 
 func explode() *bool {
