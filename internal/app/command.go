@@ -38,7 +38,7 @@ type Globals struct {
 var flagOfKey = []struct{ key, flag, usage string }{
 	{"kafka.brokers", "brokers", "seed brokers, host:port, separated by commas"},
 	{"postgres.dsn", "dsn", "Postgres, as a URL or key=value text, without a password"},
-	{"http.addr", "http-addr", "where health and metrics are served, host:port"},
+	{"http.addr", "http-addr", "where the API, health and metrics are served, host:port"},
 	{"log.level", "log-level", "debug, info, warn or error"},
 	{"log.format", "log-format", "auto, text or json"},
 	{"shutdown_timeout", "shutdown-timeout", "how long to drain after the first signal, such as 25s"},

@@ -194,7 +194,7 @@ func (c *child) metric(t *testing.T, name string) float64 {
 	return sum
 }
 
-var servedAt = regexp.MustCompile(`"health and metrics are served".*"addr":"([^"]+)"`)
+var servedAt = regexp.MustCompile(`"HTTP is served".*"addr":"([^"]+)"`)
 
 func (c *child) scrape(ctx context.Context) (string, error) {
 	log, err := os.ReadFile(c.stderr)

@@ -108,7 +108,7 @@ func (s *service) submit(ctx context.Context, body []byte) (reply Reply, stored 
 }
 
 // servedAt finds, in a service's log, where it listens.
-var servedAt = regexp.MustCompile(`"health and metrics are served".*"addr":"([^"]+)"`)
+var servedAt = regexp.MustCompile(`"HTTP is served".*"addr":"([^"]+)"`)
 
 // addr is where the service's current run listens.
 func (s *service) addr() (string, error) {

@@ -81,7 +81,7 @@ func serveOwn(ctx context.Context, args []string, log *slog.Logger) error {
 	server := &http.Server{Handler: handler(writer, metrics), ReadHeaderTimeout: 5 * time.Second}
 	defer server.Close()
 	go func() { _ = server.Serve(listener) }()
-	log.Info("health and metrics are served", "addr", listener.Addr().String())
+	log.Info("HTTP is served", "addr", listener.Addr().String())
 	return writer.Run(ctx)
 }
 
