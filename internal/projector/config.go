@@ -49,6 +49,9 @@ type Config struct {
 	RowCacheRowsMax int
 	// ParkedKeysMax bounds the parked keys of one partition; one more stops it. Default 1000.
 	ParkedKeysMax int
+	// LettersPerKeyMax bounds the letters of one parked stream; one more stops its partition.
+	// Default 10000.
+	LettersPerKeyMax int
 	// BreakerShare is the share of events that may become letters, of those that are applied or
 	// fail within BreakerWindow: at more, and at least BreakerLettersMin of them, the view is paused
 	// in all processes until an operator resumes it. Later events of a parked stream do not count.
@@ -98,6 +101,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.QueueBytesMax, 16<<20)
 	setDefault(&c.RowCacheRowsMax, 10_000)
 	setDefault(&c.ParkedKeysMax, 1000)
+	setDefault(&c.LettersPerKeyMax, 10_000)
 	setDefault(&c.BreakerShare, 0.2)
 	setDefault(&c.BreakerLettersMin, 50)
 	setDefault(&c.BreakerWindow, time.Minute)
@@ -143,6 +147,7 @@ func (c Config) validate() error {
 	fault(c.QueueBytesMax < 1, "QueueBytesMax is %d", c.QueueBytesMax)
 	fault(c.RowCacheRowsMax < 1, "RowCacheRowsMax is %d", c.RowCacheRowsMax)
 	fault(c.ParkedKeysMax < 1, "ParkedKeysMax is %d", c.ParkedKeysMax)
+	fault(c.LettersPerKeyMax < 1, "LettersPerKeyMax is %d", c.LettersPerKeyMax)
 	fault(c.BreakerShare < 0, "BreakerShare is %v", c.BreakerShare)
 	fault(c.BreakerLettersMin < 1, "BreakerLettersMin is %d", c.BreakerLettersMin)
 	fault(c.AuditStreams < 1, "AuditStreams is %d", c.AuditStreams)

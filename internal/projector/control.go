@@ -18,6 +18,8 @@ type control struct {
 	generation int64
 	revision   int64 // of the corrections
 	dropped    bool  // the view version
+
+	letters map[string]int64 // of each parked stream of a partition: how many it has
 }
 
 var (

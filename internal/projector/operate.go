@@ -433,10 +433,14 @@ func (o *Operator) letters(ctx context.Context, db querier, consumer string, p p
 	return out, nil
 }
 
-// skipAhead puts the word on record before the event comes. The offset row's lock keeps it from
-// coming meanwhile.
+// skipAhead puts the word on record before the event comes.
 func (o *Operator) skipAhead(ctx context.Context, c Correction) error {
 	return pgx.BeginFunc(ctx, o.cfg.Pool, func(tx pgx.Tx) error {
+		// First the word, then the row's lock, as everybody who takes both: a batch that has the lock
+		// before ends first, and one that gets it later reads the word.
+		if err := storeCorrections(ctx, tx, o.cfg.Namespace, []Correction{c}); err != nil {
+			return err
+		}
 		var next int64
 		err := tx.QueryRow(ctx, `select next_offset from `+o.table("offsets")+` where consumer = $1 and topic = $2 and partition = $3 for update`, c.Consumer, c.Topic, c.Partition).Scan(&next)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -444,9 +448,6 @@ func (o *Operator) skipAhead(ctx context.Context, c Correction) error {
 		}
 		if next > c.Offset {
 			return ErrApplied
-		}
-		if err := storeCorrections(ctx, tx, o.cfg.Namespace, []Correction{c}); err != nil {
-			return err
 		}
 		return o.putOnRecord(ctx, c)
 	})
@@ -543,7 +544,7 @@ func (f *folder) resolve(ctx context.Context, tx pgx.Tx, c Correction, upTo int6
 		b.Queue(`delete from `+f.store.table("parked")+` where consumer = $1 and topic = $2 and partition = $3 and key = $4`, c.Consumer, c.Topic, c.Partition, []byte(c.Stream))
 	} else {
 		fate := deadletter.FateOf(failure)
-		b.Queue(`update `+f.store.table("parked")+` set first_offset = $5 where consumer = $1 and topic = $2 and partition = $3 and key = $4`, c.Consumer, c.Topic, c.Partition, []byte(c.Stream), upTo)
+		b.Queue(`update `+f.store.table("parked")+` set first_offset = $5, letters = (select count(*) from `+f.store.table("letters")+` l where l.consumer = $1 and l.topic = $2 and l.partition = $3 and l.key = $4 and l.reason <> 'void') where consumer = $1 and topic = $2 and partition = $3 and key = $4`, c.Consumer, c.Topic, c.Partition, []byte(c.Stream), upTo)
 		b.Queue(`update `+f.store.table("letters")+` set reason = $6, stage = $7, class = $8, message = $9 where consumer = $1 and topic_id = $2 and partition = $3 and key = $4 and "offset" = $5`,
 			c.Consumer, c.TopicID, c.Partition, []byte(c.Stream), upTo, string(deadletter.ReasonFailed), string(fate.Stage), fate.Class, deadletter.CleanText(failure.Error(), deadletter.MessageBytesMax))
 	}

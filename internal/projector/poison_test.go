@@ -300,6 +300,19 @@ func TestParkedKeysAreLimited(t *testing.T) {
 	})
 }
 
+func TestLettersOfOneStreamAreLimited(t *testing.T) {
+	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
+		d := newDesk(t, pg, probeList(), func(c *Config) { c.LettersPerKeyMax = 3 })
+		d.apply(d.noted("a", "error", 1), d.noted("a", "x", 1), d.noted("b", "x", 1))
+		err := d.w.apply(recs(d.noted("b", "x", 1), d.noted("a", "x", 1), d.noted("b", "x", 1), d.noted("a", "x", 1), d.noted("b", "x", 1)))
+		wantStop(t, err, "offset 6", "3 letters", "the limit is 3")
+		if got := d.nextOffset(); got != 6 {
+			t.Errorf("offset row: got %d, want 6: what lies before still counts", got)
+		}
+		d.want("b", "version", "3")
+	})
+}
+
 func TestLettersSayWhatTheRedriveNeeds(t *testing.T) {
 	onPostgres(t, func(t *testing.T, pg *testkit.Postgres) {
 		d := newDesk(t, pg, probeList())

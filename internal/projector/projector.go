@@ -36,7 +36,13 @@
 // projector.go Run and Ready; consumer.go group, assignment, dispatch, watchdog; queue.go what
 // waits for a worker; worker.go the transaction; batch.go from records to steps; fold.go from
 // steps to effects; store.go and sql.go the statements; cache.go rows in memory; migrate.go
-// schemas and tables; system.go, months.go and slots.go the system views; metrics.go; config.go.
+// schemas and tables; indexes.go; system.go, months.go and slots.go the system views; metrics.go;
+// config.go. control.go what operators ask of a view, corrections.go events that are left out,
+// breaker.go; reaudit.go folds rows again and compares.
+//
+// operator.go what operators do to versions: rebuild.go with stretch.go (a bounded stretch of the
+// log, folded by the same worker) and bulk.go; verify.go with compare.go and explain.go; switch.go;
+// operate.go (pause, step, skip, position); trail.go writes the audit topic.
 package projector
 
 import (

@@ -168,7 +168,7 @@ func (s *store) fence(ctx context.Context, tx pgx.Tx, p place, epoch, from int64
 		s.consumer, p.topic, p.partition, epoch, from, to.next, to.topicID, producer, claimEpoch, deadletter.CleanText(to.lastEventID, event.IDBytesMax))
 	// After the row's lock: who changes what is asked while holding the lock is obeyed at once.
 	b.Queue(s.selectControl(), s.consumer, s.view.Name, s.view.Version)
-	b.Queue(`select p.key, p.first_offset, exists (select from `+s.table("letters")+` l where l.consumer = p.consumer and l.topic = p.topic and l.partition = p.partition
+	b.Queue(`select p.key, p.first_offset, p.letters, exists (select from `+s.table("letters")+` l where l.consumer = p.consumer and l.topic = p.topic and l.partition = p.partition
 			and md5(l.key) = md5(p.key) and l.key = p.key and l.reason <> $4)
 		from `+s.table("parked")+` p where p.consumer = $1 and p.topic = $2 and p.partition = $3`, s.consumer, p.topic, p.partition, string(deadletter.ReasonVoid))
 	results := tx.SendBatch(ctx, b)
@@ -202,11 +202,12 @@ func (s *store) fence(ctx context.Context, tx pgx.Tx, p place, epoch, from int64
 	parked = map[string]int64{}
 	var gone [][]byte
 	var key []byte
-	var first int64
+	var first, letters int64
 	var waits bool
-	_, err = pgx.ForEachRow(rows, []any{&key, &first, &waits}, func() error {
+	asked.letters = map[string]int64{}
+	_, err = pgx.ForEachRow(rows, []any{&key, &first, &letters, &waits}, func() error {
 		if waits {
-			parked[string(key)] = first
+			parked[string(key)], asked.letters[string(key)] = first, letters
 		} else {
 			gone = append(gone, slices.Clone(key))
 		}
@@ -432,9 +433,21 @@ func (s *store) writeLetters(ctx context.Context, tx pgx.Tx, p place, letters []
 			deadletter.CleanText(l.typ, event.TypeBytesMax), l.version, string(l.Stage), l.Class, l.Message, string(l.Reason), l.Fingerprint, l.Attempts, l.FirstAt,
 			l.placed.Partition, l.placed.Offset)
 	}
+	counts := map[string]int64{}
+	for _, l := range letters {
+		counts[string(l.Record.Key)]++
+	}
 	for _, key := range slices.Sorted(maps.Keys(parks)) {
 		b.Queue(`insert into `+s.table("parked")+` (consumer, topic, partition, key, first_offset) values ($1, $2, $3, $4, $5)`,
 			s.consumer, p.topic, p.partition, []byte(key), parks[key])
+	}
+	if len(counts) > 0 {
+		keys, numbers := make([][]byte, 0, len(counts)), make([]int64, 0, len(counts))
+		for key, n := range counts {
+			keys, numbers = append(keys, []byte(key)), append(numbers, n)
+		}
+		b.Queue(`update `+s.table("parked")+` k set letters = k.letters + u.n from unnest($4::bytea[], $5::bigint[]) as u (key, n)
+			where k.consumer = $1 and k.topic = $2 and k.partition = $3 and k.key = u.key`, s.consumer, p.topic, p.partition, keys, numbers)
 	}
 	if b.Len() == 0 {
 		return nil

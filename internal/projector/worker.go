@@ -359,7 +359,7 @@ func (w *worker) transaction(ctx context.Context, b *batch, carefully bool, atte
 	if err := w.fold(ctx, tx, streams); err != nil {
 		return nil, err
 	}
-	if countRows(streams) > batchRowsMax && len(b.records) > 1 {
+	if countRows(streams) > w.rowsMax() && len(b.records) > 1 {
 		return nil, errHalve
 	}
 	open := unparked(streams)
@@ -372,7 +372,7 @@ func (w *worker) transaction(ctx context.Context, b *batch, carefully bool, atte
 		return nil, err
 	}
 	out := &outcome{streams: streams, parked: parked, corrected: corrected}
-	if err := w.writeLetters(ctx, tx, b, out, apart, attempt); err != nil {
+	if err := w.writeLetters(ctx, tx, b, out, apart, asked.letters, attempt); err != nil {
 		return nil, err
 	}
 	return out, w.settle(ctx, tx, b)
@@ -455,6 +455,13 @@ func (w *worker) fold(ctx context.Context, tx pgx.Tx, streams []*streamWork) err
 // to more is halved. One event may exceed it.
 const batchRowsMax = 50_000
 
+func (w *worker) rowsMax() int {
+	if w.store.bulk {
+		return 4 * batchRowsMax
+	}
+	return batchRowsMax
+}
+
 func countRows(streams []*streamWork) (n int) {
 	for _, s := range streams {
 		n += len(s.rows)
@@ -533,12 +540,15 @@ func (w *worker) inSavepoint(ctx context.Context, tx pgx.Tx, streams []*streamWo
 const lettersTimeout = 3 * time.Second
 
 // writeLetters makes the batch's letters, writes their bytes to the topic, then their rows.
-func (w *worker) writeLetters(ctx context.Context, tx pgx.Tx, b *batch, out *outcome, apart []*step, attempt int) error {
+func (w *worker) writeLetters(ctx context.Context, tx pgx.Tx, b *batch, out *outcome, apart []*step, before map[string]int64, attempt int) error {
 	letters, parks := w.letters(out.streams, apart, attempt)
 	if len(letters) == 0 {
 		return nil
 	}
 	if err := w.limitParked(out.parked, parks); err != nil {
+		return err
+	}
+	if err := w.limitLetters(letters, before); err != nil {
 		return err
 	}
 	var fresh []deadletter.Letter
@@ -617,6 +627,22 @@ func (w *worker) limitParked(parked, parks map[string]int64) error {
 	at := offsets[max(0, len(offsets)-over)]
 	return stopAt(at, "parked-keys", "%d keys of this partition are parked, the limit is %d: resolve their letters (table letters, consumer %s), or raise the limit",
 		len(parked), w.cfg.ParkedKeysMax, w.store.consumer)
+}
+
+// limitLetters stops the partition before the record that would be one letter too many of a stream.
+func (w *worker) limitLetters(letters []lettered, before map[string]int64) error {
+	counts := map[string]int64{}
+	for _, l := range letters {
+		key := string(l.Record.Key)
+		if l.Reason == deadletter.ReasonVoid {
+			continue
+		}
+		if counts[key]++; before[key]+counts[key] > int64(w.cfg.LettersPerKeyMax) {
+			return stopAt(l.Record.Offset, "letters-of-key", "a parked stream has %d letters, the limit is %d: resolve them (table letters, consumer %s, partition %d, offsets up to this one), or raise the limit",
+				before[key]+counts[key]-1, w.cfg.LettersPerKeyMax, w.store.consumer, w.place.partition)
+		}
+	}
+	return nil
 }
 
 // commit takes over what a committed transaction did.

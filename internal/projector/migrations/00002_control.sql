@@ -42,6 +42,9 @@ create table corrections (
     primary key (consumer, topic_id, partition, "offset")
 );
 
+-- How many letters of the stream were written since it was parked: bounds those of one key.
+alter table parked add column letters bigint not null default 0;
+
 create index letters_key on letters (consumer, topic, partition, md5(key));
 
 -- dropped: the version's tables are gone and it is not folded, though a program may still have it.
@@ -55,6 +58,7 @@ alter table views drop column replaced;
 alter table views drop column live_since;
 alter table views drop column dropped;
 drop index letters_key;
+alter table parked drop column letters;
 drop table corrections;
 drop table rebuilds;
 drop table controls;
