@@ -294,7 +294,7 @@ func (o *owner) run() {
 		switch {
 		case o.ctx.Err() != nil || errors.Is(err, errStopped):
 			return
-		case isPermanent(err):
+		case isPermanent(err) && !o.topicStands(err):
 			o.fail(err)
 			return
 		}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/foldstream/foldstream/internal/engine/appender"
 	"github.com/foldstream/foldstream/pkg/topics"
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // topicsWatchInterval is how often the ids of the events topics are looked at.
@@ -37,12 +39,28 @@ func (e *Engine) changedTopics(ctx context.Context) []string {
 	defer cancel()
 	var changed []string
 	for commands, own := range e.ownTopics {
-		infos, err := topics.IDs(ctx, e.admin, own.events)
-		if errors.As(err, new(*topics.MissingError)) || (err == nil && infos[own.events].ID != own.eventsID) {
+		if e.topicChanged(ctx, own.events, own.eventsID) {
 			changed = append(changed, commands)
 		}
 	}
 	return changed
+}
+
+// topicChanged says whether a topic is another or none; false when that cannot be told now.
+func (e *Engine) topicChanged(ctx context.Context, topic string, id [16]byte) bool {
+	infos, err := topics.IDs(ctx, e.admin, topic)
+	return errors.As(err, new(*topics.MissingError)) || (err == nil && infos[topic].ID != id)
+}
+
+// topicStands says whether a writer ended because a broker did not know its topic's id, while the
+// topic is there: a broker that learns of topics late. Taking over anew helps then.
+func (o *owner) topicStands(err error) bool {
+	if !errors.Is(err, appender.ErrLost) || !errors.Is(err, kerr.UnknownTopicID) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(o.ctx, offsetsTimeout)
+	defer cancel()
+	return !o.engine.topicChanged(ctx, o.topics.events, o.topics.eventsID) && !o.engine.topicChanged(ctx, o.topics.snapshots, o.topics.snapshotsID)
 }
 
 func (e *Engine) proveOwnership(commands string) {
