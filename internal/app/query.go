@@ -82,8 +82,8 @@ func (s *Services) openQuery(ctx context.Context, answers query.Definitions) err
 	}
 	connections := pool.Config()
 	pool.Close()
-	if e.Program.Stock && len(e.Program.Views) == 0 {
-		answers = query.Definitions{} // they are about views that another project does not have
+	if e.Program.Stock { // the project may be another, which does not have the views
+		answers = answers.Fitting(e.Program.Views)
 	}
 	cfg := query.Config{
 		Namespace: e.Project.Namespace, Postgres: connections, Views: e.Program.Views, Definitions: answers,

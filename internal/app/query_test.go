@@ -132,7 +132,9 @@ func TestAnotherProjectHasNoneOfTheReferenceAnswers(t *testing.T) {
 		t.Error("ready without a Postgres")
 	}
 	wrong := query.Definitions{Resources: []query.Resource{{Path: "x"}}}
-	mine, err := app.NewEnvironment(reference.Program("query"), app.Settings{Config: cfg, Logs: t.Output()})
+	program := reference.Program("query")
+	program.Stock = false
+	mine, err := app.NewEnvironment(program, app.Settings{Config: cfg, Logs: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -222,6 +222,23 @@ func TestDeepCausesDoNotNestWithoutEnd(t *testing.T) {
 	}
 }
 
+func TestDefinitionsThatFitOtherViewsAreKept(t *testing.T) {
+	all := reference.Answers()
+	for name, c := range map[string]struct {
+		views                 []projection.View
+		resources, statistics int
+	}{
+		"the program's own": {reference.Program("query").Views, 2, 2},
+		"another project's": {[]projection.View{things(1)}, 0, 0},
+		"none":              {nil, 0, 0},
+	} {
+		got := all.Fitting(c.views)
+		if len(got.Resources) != c.resources || len(got.Statistics) != c.statistics {
+			t.Errorf("%s: got %d and %d, want %d resources and %d statistics", name, len(got.Resources), len(got.Statistics), c.resources, c.statistics)
+		}
+	}
+}
+
 func TestDefinitionsAreChecked(t *testing.T) {
 	cfg, err := pgxpool.ParseConfig("host=localhost")
 	if err != nil {

@@ -57,6 +57,23 @@ func (d Definitions) validate(views []projection.View) error {
 	return errors.Join(faults...)
 }
 
+// Fitting is the definitions that are about these views, for a program that runs on projects other
+// than its own.
+func (d Definitions) Fitting(views []projection.View) Definitions {
+	var out Definitions
+	for _, r := range d.Resources {
+		if r.validate(views) == nil {
+			out.Resources = append(out.Resources, r)
+		}
+	}
+	for _, s := range d.Statistics {
+		if s.validate(views) == nil {
+			out.Statistics = append(out.Statistics, s)
+		}
+	}
+	return out
+}
+
 func (r Resource) validate(views []projection.View) error {
 	v, known := viewNamed(views, r.View)
 	switch {
