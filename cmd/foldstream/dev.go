@@ -76,7 +76,7 @@ func dev(cmd *cobra.Command, g *app.Globals, o devOptions) error {
 	defer stack.stop()
 	var services *app.Services
 	if o.services == servicesAll {
-		if services, err = env.OpenServices(ctx, app.Which{Ingest: true, Projector: true}); err != nil {
+		if services, err = env.OpenServices(ctx, app.Which{Ingest: true, Projector: true, Query: true}); err != nil {
 			return err
 		}
 	}

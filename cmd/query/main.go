@@ -10,5 +10,5 @@ import (
 )
 
 func main() {
-	os.Exit(app.Execute(app.NewQueryCommand(reference.Program("query"), reference.Answers())))
+	os.Exit(app.Execute(app.NewServiceCommand(reference.Program("query"), "query")))
 }

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/foldstream/foldstream/internal/project"
+	"github.com/foldstream/foldstream/internal/query"
 	"github.com/foldstream/foldstream/pkg/decider"
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/projection"
@@ -30,6 +31,8 @@ type Program struct {
 	Project  fs.FS  // its root holds foldstream.yaml; nil: --project must name a folder
 	Deciders []decider.Any
 	Views    []projection.View
+	// Answers are what the read side says beyond the rows of the views.
+	Answers query.Definitions
 	// Stock is set by the binaries that we ship: a project named by --project is somebody
 	// else's, so it runs without this program's deciders and views.
 	Stock bool

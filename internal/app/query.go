@@ -21,9 +21,8 @@ const (
 	apiPath           = "/v1/"
 )
 
-// QueryCommand returns the subcommand of the read side, with a program's answers beyond the rows of
-// its views.
-func QueryCommand(g *Globals, answers query.Definitions) *cobra.Command {
+// queryCommand returns the subcommand of the read side.
+func queryCommand(g *Globals) *cobra.Command {
 	return &cobra.Command{
 		Use: queryName, Short: queryShort, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,7 +37,7 @@ func QueryCommand(g *Globals, answers query.Definitions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			running, err := env.OpenQuery(cmd.Context(), answers)
+			running, err := env.OpenQuery(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -47,21 +46,13 @@ func QueryCommand(g *Globals, answers query.Definitions) *cobra.Command {
 	}
 }
 
-// NewQueryCommand is QueryCommand as a root command, for the binary of this one service.
-func NewQueryCommand(program Program, answers query.Definitions) *cobra.Command {
-	program = program.withDefaults()
-	root := &cobra.Command{Use: program.Name, Short: queryShort, Args: cobra.NoArgs}
-	root.RunE = QueryCommand(prepareRoot(root, program), answers).RunE
-	return root
-}
-
 // OpenQuery makes the read side and listens. It needs a Postgres and no broker, and starts while
 // Postgres is away: it is not ready then.
-func (e *Environment) OpenQuery(ctx context.Context, answers query.Definitions) (*Services, error) {
+func (e *Environment) OpenQuery(ctx context.Context) (*Services, error) {
 	s := &Services{env: e}
 	bounded, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	err := s.openQuery(bounded, answers)
+	err := s.openQuery(bounded)
 	if err == nil {
 		err = s.listen()
 	}
@@ -74,8 +65,9 @@ func (e *Environment) OpenQuery(ctx context.Context, answers query.Definitions) 
 
 // openQuery adds the read side to what the process serves. Its waits end with its part, before the
 // server stops.
-func (s *Services) openQuery(ctx context.Context, answers query.Definitions) error {
+func (s *Services) openQuery(ctx context.Context) error {
 	e := s.env
+	answers := e.Program.Answers
 	pool, err := e.Config.Postgres.LazyPool(ctx)
 	if err != nil {
 		return err

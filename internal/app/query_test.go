@@ -61,7 +61,7 @@ func TestQueriesSeeWhatWasJustWritten(t *testing.T) {
 	if err := os.WriteFile(cfg.HTTP.TokenFile, []byte("sesame\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	readers, err := environment().OpenQuery(t.Context(), reference.Answers())
+	readers, err := environment().OpenQuery(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestTheQueryServiceSaysWhatItNeeds(t *testing.T) {
 	t.Setenv("PGHOST", "")
 	t.Setenv("PGSERVICE", "")
 	run := func(args ...string) result {
-		root := app.NewQueryCommand(reference.Program("query"), reference.Answers())
+		root := app.NewServiceCommand(reference.Program("query"), "query")
 		var stdout, stderr strings.Builder
 		code := app.ExecuteContext(t.Context(), nil, root, args, &stdout, &stderr)
 		return result{code, stdout.String(), stderr.String()}
@@ -123,7 +123,7 @@ func TestAnotherProjectHasNoneOfTheReferenceAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	services, err := env.OpenQuery(t.Context(), reference.Answers())
+	services, err := env.OpenQuery(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,12 +133,29 @@ func TestAnotherProjectHasNoneOfTheReferenceAnswers(t *testing.T) {
 	}
 	wrong := query.Definitions{Resources: []query.Resource{{Path: "x"}}}
 	program := reference.Program("query")
-	program.Stock = false
+	program.Stock, program.Answers = false, wrong
 	mine, err := app.NewEnvironment(program, app.Settings{Config: cfg, Logs: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := mine.OpenQuery(t.Context(), wrong); err == nil || !strings.Contains(err.Error(), "resource x") {
+	if _, err := mine.OpenQuery(t.Context()); err == nil || !strings.Contains(err.Error(), "resource x") {
 		t.Errorf("a wrong definition: got %v", err)
+	}
+}
+
+// The flags of a binary of one service are its own: a copy of what they are bound to would ignore
+// them all.
+func TestBinariesOfOneServiceHeedTheirFlags(t *testing.T) {
+	for _, name := range []string{"ingest", "projector", "query"} {
+		run := func(args ...string) result {
+			root := app.NewServiceCommand(reference.Program(name), name)
+			var stdout, stderr strings.Builder
+			code := app.ExecuteContext(t.Context(), nil, root, args, &stdout, &stderr)
+			return result{code, stdout.String(), stderr.String()}
+		}
+		if got := run("--print-config", "--http-addr", "127.0.0.1:4711"); got.code != 0 || !strings.Contains(got.stdout, "127.0.0.1:4711") {
+			t.Errorf("%s --print-config: got %d %q %s", name, got.code, got.stdout, got.stderr)
+		}
+		run("--project", "/nowhere", "--brokers", "127.0.0.1:1", "--dsn", "postgres://127.0.0.1:1/none").want(t, service.ExitNotFound, "--project /nowhere")
 	}
 }

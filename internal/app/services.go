@@ -20,7 +20,7 @@ import (
 )
 
 // Which services a process runs.
-type Which struct{ Ingest, Projector bool }
+type Which struct{ Ingest, Projector, Query bool }
 
 // services are the subcommands that run services.
 var services = []struct {
@@ -29,7 +29,7 @@ var services = []struct {
 }{
 	{"ingest", "Decide commands and append their events", Which{Ingest: true}},
 	{"projector", "Fold events into the views in Postgres", Which{Projector: true}},
-	{"all", "Run ingest and projector in one process", Which{Ingest: true, Projector: true}},
+	{"all", "Run ingest, projector and query in one process", Which{Ingest: true, Projector: true, Query: true}},
 }
 
 // startTimeout bounds the checks before a service serves.
@@ -56,7 +56,7 @@ type part struct {
 
 // OpenServices connects, checks that the project's topics and schemas are there, brings the
 // views' tables up to date, and listens. Nothing is served yet. In a program without views the
-// projector is left out of Which.
+// projector is left out of Which, and the read side where no Postgres is named.
 func (e *Environment) OpenServices(ctx context.Context, which Which) (*Services, error) {
 	s := &Services{env: e, handlers: map[string]http.Handler{}}
 	bounded, cancel := context.WithTimeout(ctx, startTimeout)
@@ -88,6 +88,11 @@ func (s *Services) open(ctx context.Context, which Which) error {
 	}
 	if which.Projector && e.hasProjector() {
 		if err := s.openProjector(ctx, in); err != nil {
+			return err
+		}
+	}
+	if which.Query && e.hasPostgres() {
+		if err := s.openQuery(ctx); err != nil {
 			return err
 		}
 	}

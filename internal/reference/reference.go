@@ -18,5 +18,6 @@ func Program(name string) app.Program {
 		Name: name, Stock: true, Project: foldstream.Project,
 		Deciders: []decider.Any{workflow.Decider, execution.Decider},
 		Views:    views.All(),
+		Answers:  Answers(),
 	}
 }
