@@ -33,6 +33,7 @@ type index struct {
 
 type indexSQL struct {
 	begin, commit string
+	plan          string
 	position      string // $1 consumer, $2 topic, $3 partition
 	parked        string // likewise, $4 key
 	version       string // $1 category, $2 stream: of the last event
@@ -47,6 +48,12 @@ type indexSQL struct {
 // eventColumns are what eventRows reads. The arrays are asked for in their binary form.
 const eventColumns = `version, "offset", type, time, recorded_at, id, correlation_id, causation_id, user_id, command_id, array_send(header_names), array_send(header_values), value`
 
+// planSQL holds, until the end of a transaction, the planner to what one stream is stored in: the
+// order of the primary key. Left to itself it reads ten thousand rows through a bitmap and sorts
+// them on disk, or, before the first ANALYZE of a month, takes a stream for one row. JIT never pays
+// for so little.
+const planSQL = `select set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true), set_config('jit', 'off', true)`
+
 func newIndex(pool *pgxpool.Pool, namespace string, bytesMax int64) *index {
 	table := func(view, name string) string {
 		return pgx.Identifier{fmt.Sprintf("%s_%s_v%d", namespace, view, viewVersion), name}.Sanitize()
@@ -57,7 +64,7 @@ func newIndex(pool *pgxpool.Pool, namespace string, bytesMax int64) *index {
 	return &index{
 		pool: pool, consumer: topics.ConsumerView(eventsView, viewVersion), bytesMax: bytesMax,
 		sql: indexSQL{
-			begin: "begin isolation level repeatable read, read only", commit: "commit",
+			begin: "begin isolation level repeatable read, read only", commit: "commit", plan: planSQL,
 			position: "select next_offset, topic_id, claim_producer_id, claim_epoch from " + own("offsets") +
 				" where consumer = $1 and topic = $2 and partition = $3",
 			parked: "select first_offset from " + own("parked") +
@@ -67,8 +74,9 @@ func newIndex(pool *pgxpool.Pool, namespace string, bytesMax int64) *index {
 			backward:  "select " + eventColumns + " from " + events + stream + " and version <= $3 order by version desc limit $4",
 			command:   `select version, "offset" from ` + events + stream + " and command_id = $3 order by version desc limit $4",
 			versionAt: "select version from " + events + stream + ` and "offset" < $3 and recorded_at <= $4 order by version desc limit 1`,
-			slots: `select s.slot, s.version, s."offset", s.topic_id, s.state_version, e."offset", e.recorded_at from ` + slots + " s left join " + events +
-				" e on e.category = s.category and e.stream = s.stream and e.version = s.version where s.category = $1 and s.stream = $2 order by s.version desc",
+			// The limit of one makes it a look-up for each slot, whatever the planner takes the tables for.
+			slots: `select s.slot, s.version, s."offset", s.topic_id, s.state_version, e."offset", e.recorded_at from ` + slots + ` s left join lateral (select "offset", recorded_at from ` + events +
+				" where category = s.category and stream = s.stream and version = s.version limit 1) e on true where s.category = $1 and s.stream = $2 order by s.version desc",
 			slot: "select encoding, value from " + slots + stream + " and slot = $3 and version = $4",
 		},
 	}
@@ -95,6 +103,7 @@ func (x *index) look(ctx context.Context, p place, id event.StreamID, more ...qu
 	// In one pipeline the statements between begin and commit see one snapshot, at the price of one
 	// round trip. Where one fails, the pool closes the connection, whose transaction is then open.
 	b.Queue(x.sql.begin)
+	b.Queue(x.sql.plan)
 	b.Queue(x.sql.position, x.consumer, p.topic, p.partition).QueryRow(func(row pgx.Row) error { return scanPosition(row, &out.position) })
 	b.Queue(x.sql.parked, x.consumer, p.topic, p.partition, []byte(id.ID)).QueryRow(func(row pgx.Row) error { return optional(row.Scan(&out.parked)) })
 	b.Queue(x.sql.version, id.Category, id.ID).QueryRow(func(row pgx.Row) error { return optional(row.Scan(&out.version)) })
