@@ -33,7 +33,6 @@ type index struct {
 
 type indexSQL struct {
 	begin, commit string
-	plan          string
 	position      string // $1 consumer, $2 topic, $3 partition
 	parked        string // likewise, $4 key
 	version       string // $1 category, $2 stream: of the last event
@@ -41,7 +40,9 @@ type indexSQL struct {
 	backward      string // … $3 from, $4 limit
 	command       string // … $3 command id, $4 limit: newest first
 	versionAt     string // … $3 offset, $4 time: the last version below the one, not behind the other
-	slots         string // $1 category, $2 stream
+	slots         string // … $3 version: those at or below it
+	nearest       string // … $3 version: the last of those, with its state
+	behind        string // … $3 version, $4 limit: the events behind that one, up to the version
 	slot          string // … $3 slot, $4 version
 }
 
@@ -64,7 +65,7 @@ func newIndex(pool *pgxpool.Pool, namespace string, bytesMax int64) *index {
 	return &index{
 		pool: pool, consumer: topics.ConsumerView(eventsView, viewVersion), bytesMax: bytesMax,
 		sql: indexSQL{
-			begin: "begin isolation level repeatable read, read only", commit: "commit", plan: planSQL,
+			begin: "begin isolation level repeatable read, read only", commit: "commit",
 			position: "select next_offset, topic_id, claim_producer_id, claim_epoch from " + own("offsets") +
 				" where consumer = $1 and topic = $2 and partition = $3",
 			parked: "select first_offset from " + own("parked") +
@@ -76,7 +77,10 @@ func newIndex(pool *pgxpool.Pool, namespace string, bytesMax int64) *index {
 			versionAt: "select version from " + events + stream + ` and "offset" < $3 and recorded_at <= $4 order by version desc limit 1`,
 			// The limit of one makes it a look-up for each slot, whatever the planner takes the tables for.
 			slots: `select s.slot, s.version, s."offset", s.topic_id, s.state_version, e."offset", e.recorded_at from ` + slots + ` s left join lateral (select "offset", recorded_at from ` + events +
-				" where category = s.category and stream = s.stream and version = s.version limit 1) e on true where s.category = $1 and s.stream = $2 order by s.version desc",
+				" where category = s.category and stream = s.stream and version = s.version limit 1) e on true where s.category = $1 and s.stream = $2 and s.version <= $3 order by s.version desc",
+			nearest: "select slot, version, encoding, value from " + slots + stream + " and version <= $3 order by version desc limit 1",
+			behind: "select " + eventColumns + " from " + events + stream + " and version > coalesce((select max(version) from " + slots + stream +
+				" and version <= $3), 0) and version <= $3 order by version limit $4",
 			slot: "select encoding, value from " + slots + stream + " and slot = $3 and version = $4",
 		},
 	}
@@ -97,28 +101,34 @@ func (x *index) look(ctx context.Context, p place, id event.StreamID, more ...qu
 		return nothing, nil
 	}
 	out := nothing
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	b := &pgx.Batch{}
-	// In one pipeline the statements between begin and commit see one snapshot, at the price of one
-	// round trip. Where one fails, the pool closes the connection, whose transaction is then open.
-	b.Queue(x.sql.begin)
-	b.Queue(x.sql.plan)
-	b.Queue(x.sql.position, x.consumer, p.topic, p.partition).QueryRow(func(row pgx.Row) error { return scanPosition(row, &out.position) })
-	b.Queue(x.sql.parked, x.consumer, p.topic, p.partition, []byte(id.ID)).QueryRow(func(row pgx.Row) error { return optional(row.Scan(&out.parked)) })
-	b.Queue(x.sql.version, id.Category, id.ID).QueryRow(func(row pgx.Row) error { return optional(row.Scan(&out.version)) })
-	for _, q := range more {
-		b.Queue(q.sql, q.args...).Query(func(rows pgx.Rows) error { return q.readOrBreak(rows, cancel) })
-	}
-	b.Queue(x.sql.commit)
-	err := x.pool.SendBatch(ctx, b).Close()
+	err := x.run(ctx, append([]query{
+		{x.sql.position, []any{x.consumer, p.topic, p.partition}, one(func(rows pgx.Rows) error { return scanPosition(rows, &out.position) })},
+		{x.sql.parked, []any{x.consumer, p.topic, p.partition, []byte(id.ID)}, one(func(rows pgx.Rows) error { return rows.Scan(&out.parked) })},
+		{x.sql.version, []any{id.Category, id.ID}, one(func(rows pgx.Rows) error { return rows.Scan(&out.version) })},
+	}, more...)...)
 	if isMissing(err) {
 		return nothing, nil
 	}
-	if err != nil && !errors.Is(err, errPageFull) {
-		return nothing, fmt.Errorf("read the index: %w", err)
+	return out, err
+}
+
+// run reads in one snapshot. In one pipeline the statements between begin and commit see one, at
+// the price of one round trip. Where one fails, the pool closes the connection, whose transaction is
+// then open. The reading ends where one wants no more rows.
+func (x *index) run(ctx context.Context, queries ...query) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	b := &pgx.Batch{}
+	b.Queue(x.sql.begin)
+	b.Queue(planSQL)
+	for _, q := range queries {
+		b.Queue(q.sql, q.args...).Query(func(rows pgx.Rows) error { return q.readOrBreak(rows, cancel) })
 	}
-	return out, nil
+	b.Queue(x.sql.commit)
+	if err := x.pool.SendBatch(ctx, b).Close(); err != nil && !errors.Is(err, errEnough) {
+		return fmt.Errorf("read the index: %w", err)
+	}
+	return nil
 }
 
 // query is one statement whose rows read takes.
@@ -128,41 +138,29 @@ type query struct {
 	read func(pgx.Rows) error
 }
 
-// errPageFull: the rows read have as many bytes as may be.
-var errPageFull = errors.New("page is full")
+// errEnough: no more rows are wanted.
+var errEnough = errors.New("no more rows are wanted")
 
-// readOrBreak closes the connection when the page is full: the rows behind it, which Postgres is
-// already sending, may be gigabytes.
+// readOrBreak closes the connection when no more rows are wanted: those that follow, which Postgres
+// is already sending, may be gigabytes.
 func (q query) readOrBreak(rows pgx.Rows, closeConn context.CancelFunc) error {
 	err := q.read(rows)
-	if errors.Is(err, errPageFull) {
+	if errors.Is(err, errEnough) {
 		closeConn()
 	}
 	return err
 }
 
-func (x *index) run(ctx context.Context, q query) error {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	rows, err := x.pool.Query(ctx, q.sql, q.args...)
-	if err == nil {
-		err = q.readOrBreak(rows, cancel)
-		rows.Close()
-		if err == nil {
-			err = rows.Err()
+// one reads the row of a statement that has at most one.
+func one(scan func(pgx.Rows) error) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		for rows.Next() {
+			if err := scan(rows); err != nil {
+				return err
+			}
 		}
+		return rows.Err()
 	}
-	if err != nil && !errors.Is(err, errPageFull) {
-		return fmt.Errorf("read the index: %w", err)
-	}
-	return nil
-}
-
-func optional(err error) error {
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	return err
 }
 
 // isMissing says that no projector has made the system views' tables yet.
@@ -176,7 +174,7 @@ func scanPosition(row pgx.Row, out *position) error {
 	var producer *int64
 	var epoch *int16
 	if err := row.Scan(&out.next, &out.topicID, &producer, &epoch); err != nil {
-		return optional(err)
+		return err
 	}
 	if producer != nil && epoch != nil {
 		out.lineage = event.Lineage{Known: true, Claim: event.Claim{ProducerID: *producer, Epoch: *epoch}}
@@ -184,40 +182,38 @@ func scanPosition(row pgx.Row, out *position) error {
 	return nil
 }
 
-// eventsQuery reads a stream's events from one version through another, at most limit, into out.
-func (x *index) eventsQuery(p place, id event.StreamID, from, through event.Version, limit int, out *eventRows) query {
-	out.init(p, id, x.bytesMax)
-	return query{x.sql.forward, []any{id.Category, id.ID, int64(from), int64(through), limit}, out.read}
+// eventsQuery reads a stream's events from one version through another, at most limit.
+func (x *index) eventsQuery(rows *eventRows, from, through event.Version, limit int) query {
+	return x.rowsQuery(rows, x.sql.forward, int64(from), int64(through), limit)
 }
 
 // backwardQuery reads a stream's events from a version down.
-func (x *index) backwardQuery(p place, id event.StreamID, from event.Version, limit int, out *eventRows) query {
-	out.init(p, id, x.bytesMax)
-	return query{x.sql.backward, []any{id.Category, id.ID, int64(from), limit}, out.read}
+func (x *index) backwardQuery(rows *eventRows, from event.Version, limit int) query {
+	return x.rowsQuery(rows, x.sql.backward, int64(from), limit)
+}
+
+func (x *index) rowsQuery(rows *eventRows, sql string, args ...any) query {
+	rows.bytesMax = x.bytesMax
+	return query{sql, append([]any{rows.stream.Category, rows.stream.ID}, args...), rows.read}
 }
 
 // eventRows takes rows of eventColumns without reflection: a page can have ten thousand. The
-// small texts of a row are one allocation, values share blocks, types and header names are one
-// string for all rows.
+// small texts of a row are one allocation, types and header names are one string for all rows.
 type eventRows struct {
-	place    place
-	stream   event.StreamID
+	place  place
+	stream event.StreamID
+	// take gets each event. Its Value, Extra and their values are good until it returns. errEnough
+	// ends the rows.
+	take func(*event.Recorded) error
+
 	bytesMax int64
+	bytes    int64
+	cut      bool // bytesMax was passed: there are more rows
 
-	events []event.Recorded
-	bytes  int64
-	cut    bool // bytesMax was passed: there are more rows
-
+	event event.Recorded
 	names map[string]string
-	block []byte
 	text  []byte
 }
-
-func (r *eventRows) init(p place, id event.StreamID, bytesMax int64) {
-	*r = eventRows{place: p, stream: id, bytesMax: bytesMax, names: map[string]string{}}
-}
-
-const blockBytes = 64 << 10
 
 // Columns of eventColumns.
 const (
@@ -242,37 +238,40 @@ func (r *eventRows) read(rows pgx.Rows) error {
 			return errors.New("the connection to Postgres speaks the simple protocol: leave default_query_exec_mode at its default")
 		}
 	}
+	r.names = map[string]string{}
 	for rows.Next() {
 		if r.bytes > r.bytesMax {
 			r.cut = true
-			return errPageFull
+			return errEnough
 		}
 		raw := rows.RawValues()
 		for _, v := range raw {
 			r.bytes += int64(len(v))
 		}
-		e, err := r.event(raw)
-		if err != nil {
+		if err := r.parse(raw); err != nil {
 			return err
 		}
-		r.events = append(r.events, e)
+		if err := r.take(&r.event); err != nil {
+			return err
+		}
 	}
 	return rows.Err()
 }
 
-func (r *eventRows) event(raw [][]byte) (event.Recorded, error) {
-	e := event.Recorded{Stream: r.stream, Partition: r.place.partition, CommandOffset: -1, DecidedOffset: -1}
+func (r *eventRows) parse(raw [][]byte) error {
+	e := &r.event
+	*e = event.Recorded{Stream: r.stream, Partition: r.place.partition, CommandOffset: -1, DecidedOffset: -1}
 	if len(raw[columnVersion]) != 8 || len(raw[columnOffset]) != 8 {
-		return e, errors.New("a row of the events view has other columns than this program knows")
+		return errors.New("a row of the events view has other columns than this program knows")
 	}
 	e.Version, e.Offset = event.Version(readInt64(raw[columnVersion])), readInt64(raw[columnOffset])
 	e.Time, e.RecordedAt = readTime(raw[columnTime]), readTime(raw[columnRecordedAt])
 	e.Type = r.name(raw[columnType])
-	r.texts(&e, raw)
-	e.Value = r.keep(raw[columnValue])
+	r.texts(e, raw)
+	e.Value = raw[columnValue]
 	var err error
 	e.Extra, err = r.headers(raw[columnHeaderNames], raw[columnHeaderValues])
-	return e, err
+	return err
 }
 
 // texts makes one string of the small texts and cuts it.
@@ -300,19 +299,6 @@ func (r *eventRows) name(raw []byte) string {
 	return s
 }
 
-// keep copies bytes, which belong to the connection.
-func (r *eventRows) keep(raw []byte) []byte {
-	if raw == nil {
-		return nil
-	}
-	if len(raw) > cap(r.block)-len(r.block) {
-		r.block = make([]byte, 0, max(blockBytes, len(raw)))
-	}
-	n := len(r.block)
-	r.block = append(r.block, raw...)
-	return r.block[n:len(r.block):len(r.block)]
-}
-
 func (r *eventRows) headers(names, values []byte) ([]event.Header, error) {
 	keys, ok := readArray(names)
 	contents, fits := readArray(values)
@@ -324,7 +310,7 @@ func (r *eventRows) headers(names, values []byte) ([]event.Header, error) {
 	}
 	out := make([]event.Header, len(keys))
 	for i := range keys {
-		out[i] = event.Header{Key: r.name(keys[i]), Value: r.keep(contents[i])}
+		out[i] = event.Header{Key: r.name(keys[i]), Value: contents[i]}
 	}
 	return out, nil
 }
@@ -400,8 +386,8 @@ type slotMeta struct {
 	recordedAt   time.Time
 }
 
-func (x *index) slotsQuery(id event.StreamID, out *[]slotMeta) query {
-	return query{x.sql.slots, []any{id.Category, id.ID}, func(rows pgx.Rows) error {
+func (x *index) slotsQuery(id event.StreamID, through event.Version, out *[]slotMeta) query {
+	return query{x.sql.slots, []any{id.Category, id.ID, int64(through)}, func(rows pgx.Rows) error {
 		*out = nil
 		for rows.Next() {
 			m := slotMeta{eventOffset: -1}
@@ -417,6 +403,26 @@ func (x *index) slotsQuery(id event.StreamID, out *[]slotMeta) query {
 		}
 		return rows.Err()
 	}}
+}
+
+// ahead is what a state is most likely made of: the last slot at or below a version, and the first
+// events behind it.
+type ahead struct {
+	slot     int32
+	version  event.Version // 0: there is no slot
+	encoding string
+	value    []byte
+	behind   collected
+}
+
+// aheadQueries reads it with the rest, for a stream's state costs one round trip then. Where the
+// slot turns out not to count, it was read for nothing.
+func (x *index) aheadQueries(p place, id event.StreamID, through event.Version, limit int, out *ahead) []query {
+	rows := &eventRows{place: p, stream: id, take: out.behind.Take}
+	nearest := query{x.sql.nearest, []any{id.Category, id.ID, int64(through)}, one(func(rows pgx.Rows) error {
+		return rows.Scan(&out.slot, &out.version, &out.encoding, &out.value)
+	})}
+	return []query{nearest, x.rowsQuery(rows, x.sql.behind, int64(through), limit)}
 }
 
 // slotValue reads a slot's record; found is false when another snapshot took its place.

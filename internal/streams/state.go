@@ -54,6 +54,7 @@ type wanted struct {
 	topicID string // of the log
 	target  event.Version
 	slots   []slotMeta // newest first
+	ahead   ahead
 }
 
 // lookForState finds out which version is wanted.
@@ -63,19 +64,21 @@ func (s *Store) lookForState(ctx context.Context, p place, id event.StreamID, at
 	if err != nil {
 		return w, err
 	}
-	end, err := s.endOf(ctx, p)
-	if err != nil {
-		return w, err
+	through := at.Version
+	if through == 0 {
+		through = math.MaxInt64
 	}
 	var indexedAt event.Version
 	var more []query
 	if s.index != nil {
-		more = append(more, s.index.slotsQuery(id, &w.slots))
-		if !at.Time.IsZero() {
+		more = append(more, s.index.slotsQuery(id, through, &w.slots))
+		if at.Time.IsZero() {
+			more = append(more, s.index.aheadQueries(p, id, through, foldPageEvents, &w.ahead)...)
+		} else {
 			more = append(more, s.index.versionAtQuery(id, below, at.Time, &indexedAt))
 		}
 	}
-	if w.view, err = s.look(ctx, p, id, end, more...); err != nil {
+	if w.view, err = s.look(ctx, p, id, more...); err != nil {
 		return w, err
 	}
 	meta, err := s.metaOf(ctx, p.topic, time.Time{})
@@ -180,24 +183,40 @@ func (s *Store) foldState(ctx context.Context, types *foldTypes, w wanted) (Stat
 	}, nil
 }
 
-// foldIndexed folds the index's events up to the version wanted, page by page.
+// foldIndexed folds the index's events up to the version wanted, page by page; the first may have
+// been read ahead.
 func (s *Store) foldIndexed(ctx context.Context, types *foldTypes, w wanted, run *folding) error {
 	through := min(w.target, w.indexed.version)
-	for run.version < through {
-		var rows eventRows
-		if err := s.index.run(ctx, s.index.eventsQuery(w.place, w.id, run.version+1, through, foldPageEvents, &rows)); err != nil {
-			return unavailable(err)
+	for page := w.ahead.behind.events; run.version < through; page = nil {
+		if len(page) == 0 || page[0].Version != run.version+1 {
+			var err error
+			if page, err = s.foldPage(ctx, w, run.version+1, through); err != nil {
+				return err
+			}
 		}
-		if len(rows.events) == 0 {
-			return &LogError{Topic: w.place.topic, Partition: w.place.partition, Offset: -1, Stream: w.id, Reason: missing(run.version+1, run.version)}
-		}
-		for i := range rows.events {
-			if err := types.fold(ctx, w.place, run, &rows.events[i]); err != nil {
+		for i := range page {
+			if run.version == through {
+				break
+			}
+			if err := types.fold(ctx, w.place, run, &page[i]); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// foldPage reads some events of the index, one at least.
+func (s *Store) foldPage(ctx context.Context, w wanted, from, through event.Version) ([]event.Recorded, error) {
+	var page collected
+	rows := eventRows{place: w.place, stream: w.id, take: page.Take}
+	if err := s.index.run(ctx, s.index.eventsQuery(&rows, from, through, foldPageEvents)); err != nil {
+		return nil, unavailable(err)
+	}
+	if len(page.events) == 0 {
+		return nil, &LogError{Topic: w.place.topic, Partition: w.place.partition, Offset: -1, Stream: w.id, Reason: missing(from, from-1)}
+	}
+	return page.events, nil
 }
 
 const foldPageEvents = 2000
@@ -212,7 +231,7 @@ func (s *Store) fromSlot(ctx context.Context, types *foldTypes, w wanted) (foldi
 			s.skipSlot(w.id, m, reason, nil)
 			continue
 		}
-		encoding, value, found, err := s.index.slotValue(ctx, w.id, m)
+		encoding, value, found, err := s.slotValue(ctx, w, m)
 		if err != nil {
 			return folding{}, unavailable(err)
 		}
@@ -229,6 +248,13 @@ func (s *Store) fromSlot(ctx context.Context, types *foldTypes, w wanted) (foldi
 		s.skipSlot(w.id, m, "unreadable", err)
 	}
 	return folding{value: types.definition.Initial()}, nil
+}
+
+func (s *Store) slotValue(ctx context.Context, w wanted, m slotMeta) (encoding string, value []byte, found bool, err error) {
+	if w.ahead.slot == m.slot && w.ahead.version == m.version {
+		return w.ahead.encoding, w.ahead.value, true, nil
+	}
+	return s.index.slotValue(ctx, w.id, m)
 }
 
 // slotFault says why a slot does not count, or "". The labels are few and fixed.

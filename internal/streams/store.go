@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -68,16 +67,7 @@ func (s *Store) Close() {
 	})
 }
 
-// Load reads events of a stream. A page ends before its limit only where PageBytesMax is reached;
-// Next is then set.
-func (s *Store) Load(ctx context.Context, q Query) (Page, error) {
-	began := s.cfg.Clock()
-	page, err := s.load(ctx, q)
-	s.observe("load", began, err)
-	return page, err
-}
-
-func (s *Store) load(ctx context.Context, q Query) (Page, error) {
+func (s *Store) load(ctx context.Context, q Query, taker Taker) (Page, error) {
 	if q.Limit <= 0 || q.Limit > LimitMax {
 		q.Limit = LimitMax
 	}
@@ -85,18 +75,14 @@ func (s *Store) load(ctx context.Context, q Query) (Page, error) {
 	if err != nil {
 		return Page{}, err
 	}
-	return s.loadWaiting(ctx, p, q)
+	return s.loadWaiting(ctx, p, q, taker)
 }
 
 // loadWaiting loads until the stream has the version wanted, or the wait is over. Real time counts.
-func (s *Store) loadWaiting(ctx context.Context, p place, q Query) (Page, error) {
+func (s *Store) loadWaiting(ctx context.Context, p place, q Query, taker Taker) (Page, error) {
 	deadline, pause := time.Now().Add(q.Wait), waitPauseMin
 	for {
-		end, err := s.endOf(ctx, p)
-		if err != nil {
-			return Page{}, err
-		}
-		page, err := s.loadUpTo(ctx, p, q, end)
+		page, end, err := s.loadOnce(ctx, p, q, taker)
 		var stale *StaleError
 		behind := errors.As(err, &stale) && q.Wait > 0
 		early := page.Version < q.MinVersion && (err == nil || errors.Is(err, ErrNoStream))
@@ -176,30 +162,55 @@ func (s *Store) metaOf(ctx context.Context, topic string, notBefore time.Time) (
 // view is a stream as index and log have it together.
 type view struct {
 	place   place
+	end     int64 // of the partition
 	indexed indexed
 	tail    []event.Recorded // behind the index's last event, without a gap
 }
 
 func (v *view) version() event.Version { return v.indexed.version + event.Version(len(v.tail)) }
 
-// look reads what the index knows of a stream and what the log has behind it, up to end at least.
-func (s *Store) look(ctx context.Context, p place, id event.StreamID, end int64, more ...query) (view, error) {
+// look reads what the index knows of a stream and what the log has behind it, up to its end at
+// least.
+func (s *Store) look(ctx context.Context, p place, id event.StreamID, more ...query) (view, error) {
 	v := view{place: p}
-	var err error
-	if v.indexed, err = s.index.look(ctx, p, id, more...); err != nil {
-		return v, unavailable(err)
+	if err := s.lookAtBoth(ctx, &v, id, more); err != nil {
+		return v, err
 	}
 	if v.indexed.parked >= 0 {
 		return v, &LogError{Topic: p.topic, Partition: p.partition, Offset: v.indexed.parked, Stream: id,
 			Reason: "the index does not go on behind this record, which is a letter: resolve it with dlq-admin"}
 	}
-	if err := s.checkTopic(ctx, p, id, &v.indexed.position, end); err != nil {
+	if err := s.checkTopic(ctx, p, id, &v.indexed.position, v.end); err != nil {
 		return v, err
 	}
-	if v.indexed.position.next >= end {
+	if v.indexed.position.next >= v.end {
 		return v, nil
 	}
-	return v, s.readTail(ctx, &v, id, end)
+	return v, s.readTail(ctx, &v, id, v.end)
+}
+
+// lookAtBoth asks Kafka for the end and Postgres for the rest at the same time: whichever answers
+// first, what was acknowledged before lies below the end, and behind the index's next offset it is
+// read from the log.
+func (s *Store) lookAtBoth(ctx context.Context, v *view, id event.StreamID, more []query) error {
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var failed error
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		v.end, failed = s.endOf(asking, v.place)
+	}()
+	indexed, err := s.index.look(ctx, v.place, id, more...)
+	if err != nil {
+		cancel()
+	}
+	<-asked
+	v.indexed = indexed
+	if err != nil {
+		return unavailable(err)
+	}
+	return failed
 }
 
 // checkTopic compares the index's place with the log's (PROTOCOL W9), and puts the start of the log
@@ -315,93 +326,6 @@ func (s *Store) stale(ctx context.Context, v *view, id event.StreamID, end int64
 	return fault
 }
 
-func (s *Store) loadUpTo(ctx context.Context, p place, q Query, end int64) (Page, error) {
-	var rows eventRows
-	from := max(q.From, 1)
-	if q.Backward && q.From <= 0 {
-		from = math.MaxInt64
-	}
-	var more []query
-	if s.index != nil {
-		if q.Backward {
-			more = append(more, s.index.backwardQuery(p, q.Stream, from, q.Limit, &rows))
-		} else {
-			more = append(more, s.index.eventsQuery(p, q.Stream, from, math.MaxInt64, q.Limit, &rows))
-		}
-	}
-	v, err := s.look(ctx, p, q.Stream, end, more...)
-	if err != nil {
-		return Page{}, err
-	}
-	page := Page{Stream: q.Stream, Version: v.version()}
-	if page.Version == 0 {
-		return page, fmt.Errorf("%w: %s", ErrNoStream, q.Stream)
-	}
-	if q.Backward {
-		page.fillBackward(&v, rows.events, min(from, page.Version), q.Limit)
-	} else {
-		page.fillForward(&v, &rows, from, q.Limit)
-	}
-	return page, page.finish(p, q, rows.cut || len(page.Events) >= q.Limit)
-}
-
-// fillForward takes the index's rows from a version on, then the tail's events.
-func (page *Page) fillForward(v *view, rows *eventRows, from event.Version, limit int) {
-	page.Events = rows.events
-	if rows.cut {
-		return
-	}
-	for i := range v.tail {
-		if len(page.Events) < limit && v.tail[i].Version >= from {
-			page.Events = append(page.Events, v.tail[i])
-		}
-	}
-}
-
-// fillBackward takes the tail's events from a version down, then the index's rows.
-func (page *Page) fillBackward(v *view, rows []event.Recorded, from event.Version, limit int) {
-	page.Events = make([]event.Recorded, 0, min(limit, len(v.tail)+len(rows)))
-	for i := len(v.tail) - 1; i >= 0 && len(page.Events) < limit; i-- {
-		if v.tail[i].Version <= from {
-			page.Events = append(page.Events, v.tail[i])
-		}
-	}
-	page.Events = append(page.Events, rows[:min(len(rows), limit-len(page.Events))]...)
-}
-
-// finish sets Next where the page is cut, and proves that no version is missing, neither between
-// the events nor at its ends.
-func (page *Page) finish(p place, q Query, cut bool) error {
-	step, want := event.Version(1), max(q.From, 1)
-	if q.Backward {
-		step, want = -1, page.Version
-		if q.From > 0 {
-			want = min(q.From, page.Version)
-		}
-	}
-	fault := &LogError{Topic: p.topic, Partition: p.partition, Offset: -1, Stream: q.Stream}
-	for i := range page.Events {
-		if got := page.Events[i].Version; got != want {
-			fault.Offset, fault.Reason = page.Events[i].Offset, missing(want, got)
-			return fault
-		}
-		want += step
-	}
-	if want < 1 || want > page.Version {
-		return nil // to the stream's end
-	}
-	if !cut {
-		fault.Reason = missing(want, want-step)
-		return fault
-	}
-	page.Next = want
-	return nil
-}
-
-func missing(want, next event.Version) string {
-	return fmt.Sprintf("the index lacks version %d beside version %d: were months of the view %s detached? Attach them, or rebuild the view", want, next, eventsView)
-}
-
 // Command finds the events of a command that was accepted. Where a forgotten id came again as
 // another command, that one's are found.
 func (s *Store) Command(ctx context.Context, id event.StreamID, commandID string) (Command, error) {
@@ -416,16 +340,12 @@ func (s *Store) command(ctx context.Context, id event.StreamID, commandID string
 	if err != nil {
 		return Command{}, err
 	}
-	end, err := s.endOf(ctx, p)
-	if err != nil {
-		return Command{}, err
-	}
 	var found []eventPlace
 	var more []query
 	if s.index != nil && storableText(commandID) {
 		more = append(more, s.index.commandQuery(id, commandID, LimitMax, &found))
 	}
-	v, err := s.look(ctx, p, id, end, more...)
+	v, err := s.look(ctx, p, id, more...)
 	if err != nil {
 		return Command{}, err
 	}
