@@ -168,11 +168,13 @@ func (a *API) serveEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page, err := store.Load(r.Context(), q.Query)
+	text := pageText{api: a, ctx: r.Context(), encoding: q.encoding}
+	defer text.release()
+	page, err := store.LoadInto(r.Context(), q.Query, &text)
 	if err != nil {
 		return readProblem(err)
 	}
-	return a.writePage(r.Context(), w, &page, q.encoding)
+	return text.send(w, &page)
 }
 
 func (a *API) serveCommand(w http.ResponseWriter, r *http.Request) error {

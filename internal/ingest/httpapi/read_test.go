@@ -194,6 +194,24 @@ func TestErrorsOfReadsHaveTheirCodes(t *testing.T) {
 	}
 }
 
+// writePage answers with a page as if its events were read.
+func writePage(t testing.TB, api *API, w http.ResponseWriter, p streams.Page) {
+	t.Helper()
+	text := pageText{api: api, ctx: t.Context(), encoding: encodingJSON}
+	defer text.release()
+	for range 2 { // as a read that waits does
+		text.Begin()
+		for i := range p.Events {
+			if err := text.Take(&p.Events[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := text.send(w, &p); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A page is made by hand; each text must be what encoding/json reads back.
 func TestPagesAreJSONWhateverTheTexts(t *testing.T) {
 	t.Parallel()
@@ -209,9 +227,7 @@ func TestPagesAreJSONWhateverTheTexts(t *testing.T) {
 		{Version: 3, Type: "tally.Added", Value: append([]byte{0, 0, 0, 0, idNoted}, "\x04hi\x00"...)},
 	}}
 	w := httptest.NewRecorder()
-	if err := api.writePage(t.Context(), w, &p, encodingJSON); err != nil {
-		t.Fatal(err)
-	}
+	writePage(t, api, w, p)
 	got := page(t, answered{status: w.Code, text: w.Body.String()})
 	e := got.Events[0]
 	for name, text := range map[string]string{
@@ -237,9 +253,23 @@ func TestLongPagesAreSentInPieces(t *testing.T) {
 		p.Events = append(p.Events, event.Recorded{Version: event.Version(v + 1), Type: "note.Noted", Value: append([]byte{0, 0, 0, 0, idNoted}, "\x04hi\x00"...)})
 	}
 	w := httptest.NewRecorder()
-	if err := api.writePage(t.Context(), w, &p, encodingJSON); err != nil {
-		t.Fatal(err)
-	}
+	writePage(t, api, w, p)
 	got := page(t, answered{status: w.Code, text: w.Body.String()})
-	equal(t, "events", words(len(got.Events), got.Events[4999].Version, w.Header().Get("Content-Length")), "5000 5000 ")
+	equal(t, "events", words(len(got.Events), got.Events[4999].Version, w.Header().Get("Content-Length")), words(5000, 5000, w.Body.Len()))
+}
+
+func TestPagesEndBeforeTheirTextIsTooLong(t *testing.T) {
+	t.Parallel()
+	text := pageText{api: lone(t, accepting), ctx: t.Context(), encoding: encodingAvro}
+	defer text.release()
+	e := event.Recorded{Version: 1, Type: "note.Noted", Value: make([]byte, 1<<20)}
+	for n := range pageBytesMax/len(e.Value) + 1 {
+		if err := text.Take(&e); err != nil {
+			if got := n + 1; !errors.Is(err, streams.ErrPageFull) || got != 48 { // in base64 a MiB is four thirds of one
+				t.Errorf("after %d events: got %v, want ErrPageFull after 48", got, err)
+			}
+			return
+		}
+	}
+	t.Errorf("got %d events in one page of %d MiB", text.events, pageBytesMax>>20)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -20,74 +21,116 @@ const (
 	encodingAvro = "avro"
 )
 
-// pageChunkBytes is how much of an answer is gathered before it is sent; most are much smaller.
+// What a page's text is made of, and the most of it. A longer page ends early, with a next.
 const (
-	pageChunkBytes  = 128 << 10
-	pageBufferBytes = 4 << 10
+	pieceBytes   = 128 << 10
+	piecesKept   = 8 * pieceBytes // of a larger one the memory is let go
+	pageBytesMax = 64 << 20
 )
 
-// writePage answers with a StreamPage. Its text is made by hand, event by event, since it can be
-// long: reflection over ten thousand events would cost more than reading them.
-func (a *API) writePage(ctx context.Context, w http.ResponseWriter, page *streams.Page, encoding string) error {
-	out := chunked{w: w, control: http.NewResponseController(w)}
-	b := append(make([]byte, 0, pageBufferBytes), `{"category":`...)
-	b = appendJSONText(b, page.Stream.Category)
-	b = append(b, `,"id":`...)
-	b = appendJSONText(b, page.Stream.ID)
-	b = append(b, `,"version":`...)
-	b = strconv.AppendInt(b, int64(page.Version), 10)
-	b = append(b, `,"events":[`...)
-	for i := range page.Events {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		var err error
-		if b, err = a.appendEvent(ctx, b, &page.Events[i], encoding, false); err != nil {
-			return err
-		}
-		if b, err = out.sendFull(b); err != nil {
-			return err
-		}
-	}
-	b = append(b, ']')
-	if page.Next > 0 {
-		b = append(b, `,"next":`...)
-		b = strconv.AppendInt(b, int64(page.Next), 10)
-	}
-	return out.sendLast(append(b, '}'))
+var pieces = sync.Pool{New: func() any { return &piece{text: make([]byte, 0, pieceBytes)} }}
+
+type piece struct{ text []byte }
+
+// pageText is the text of a StreamPage's events while they are read. It is made by hand, event by
+// event, since it can be long: reflection over ten thousand events would cost more than reading
+// them. It is sent when all of them have passed, so that an error can still be answered, and so that
+// a slow client does not hold a connection to Postgres. Release it.
+type pageText struct {
+	api      *API
+	ctx      context.Context //nolint:containedctx // of the one request that it lives in
+	encoding string
+
+	pieces []*piece
+	bytes  int // of all pieces but the last
+	events int
 }
 
-// chunked sends an answer piece by piece; one that fits a piece has its length in the head.
-type chunked struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	sent    bool
-}
+// Begin implements streams.Taker.
+func (p *pageText) Begin() { p.release() }
 
-func (c *chunked) sendFull(b []byte) ([]byte, error) {
-	if len(b) < pageChunkBytes {
-		return b, nil
+// Take implements streams.Taker.
+func (p *pageText) Take(e *event.Recorded) error {
+	last := p.room()
+	if p.events > 0 {
+		last.text = append(last.text, ',')
 	}
-	err := c.send(b)
-	return b[:0], err
-}
-
-func (c *chunked) sendLast(b []byte) error {
-	if !c.sent {
-		c.w.Header().Set("Content-Length", strconv.Itoa(len(b)))
-	}
-	return c.send(b)
-}
-
-func (c *chunked) send(b []byte) error {
-	if !c.sent {
-		c.w.Header().Set("Content-Type", "application/json")
-		c.sent = true
-	}
-	if err := c.control.SetWriteDeadline(time.Now().Add(writeDeadline)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	text, err := p.api.appendEvent(p.ctx, last.text, e, p.encoding, false)
+	if err != nil {
 		return err
 	}
-	_, err := c.w.Write(b)
+	last.text = text
+	p.events++
+	if p.bytes+len(text) > pageBytesMax {
+		return streams.ErrPageFull
+	}
+	return nil
+}
+
+// room is a piece that most events fit into.
+func (p *pageText) room() *piece {
+	const most = 4 << 10
+	if n := len(p.pieces); n > 0 {
+		last := p.pieces[n-1]
+		if len(last.text)+most <= pieceBytes {
+			return last
+		}
+		p.bytes += len(last.text)
+	}
+	fresh := pieces.Get().(*piece)
+	p.pieces = append(p.pieces, fresh)
+	return fresh
+}
+
+func (p *pageText) release() {
+	for _, piece := range p.pieces {
+		if cap(piece.text) <= piecesKept {
+			piece.text = piece.text[:0]
+			pieces.Put(piece)
+		}
+	}
+	p.pieces, p.bytes, p.events = nil, 0, 0
+}
+
+// send answers with the page. Each piece has its own time to be written.
+func (p *pageText) send(w http.ResponseWriter, page *streams.Page) error {
+	head := append([]byte(nil), `{"category":`...)
+	head = appendJSONText(head, page.Stream.Category)
+	head = append(head, `,"id":`...)
+	head = appendJSONText(head, page.Stream.ID)
+	head = append(head, `,"version":`...)
+	head = strconv.AppendInt(head, int64(page.Version), 10)
+	head = append(head, `,"events":[`...)
+	foot := []byte{']'}
+	if page.Next > 0 {
+		foot = append(foot, `,"next":`...)
+		foot = strconv.AppendInt(foot, int64(page.Next), 10)
+	}
+	foot = append(foot, '}')
+	bytes := len(head) + len(foot)
+	for _, piece := range p.pieces {
+		bytes += len(piece.text)
+	}
+	h := w.Header()
+	h["Content-Type"] = jsonHeader
+	h["Content-Length"] = []string{strconv.Itoa(bytes)}
+	control := http.NewResponseController(w)
+	if err := write(w, control, head); err != nil {
+		return err
+	}
+	for _, piece := range p.pieces {
+		if err := write(w, control, piece.text); err != nil {
+			return err
+		}
+	}
+	return write(w, control, foot)
+}
+
+func write(w http.ResponseWriter, control *http.ResponseController, b []byte) error {
+	if err := control.SetWriteDeadline(time.Now().Add(writeDeadline)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	_, err := w.Write(b)
 	return err
 }
 
