@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"reflect"
-	"sync"
 	"time"
 
 	"github.com/foldstream/foldstream/pkg/codec"
@@ -301,7 +300,7 @@ type fold struct {
 	definition *decider.Definition
 	codec      *codec.Codec
 
-	mu     sync.Mutex
+	turn   chan struct{} // held by the one user of the fields below, maybe while it asks the registry
 	types  *foldTypes
 	closed bool
 }
@@ -316,8 +315,12 @@ type foldTypes struct {
 }
 
 func (f *fold) bound(ctx context.Context) (*foldTypes, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	select {
+	case f.turn <- struct{}{}:
+		defer func() { <-f.turn }()
+	case <-ctx.Done():
+		return nil, unavailable(ctx.Err())
+	}
 	if f.closed {
 		return nil, ErrClosed
 	}
@@ -356,8 +359,8 @@ func bindFold(ctx context.Context, d *decider.Definition, c *codec.Codec) (*fold
 }
 
 func (f *fold) close() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.turn <- struct{}{}
+	defer func() { <-f.turn }()
 	f.closed = true
 	if f.types != nil {
 		f.types.format.Close()

@@ -25,9 +25,11 @@ type Store struct {
 	folds   map[string]*fold
 	feeds   chan struct{} // a place for each open feed
 	closing sync.Once
+	cool    func() // ends the warming up
 }
 
-// New checks cfg and returns a Store; Close it. It does not wait for Kafka or Postgres.
+// New checks cfg and returns a Store; Close it. It does not wait for Kafka or Postgres, but begins
+// to connect.
 func New(cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -50,16 +52,28 @@ func New(cfg Config) (*Store, error) {
 	}
 	for category, d := range cfg.Deciders {
 		if d != nil {
-			s.folds[category] = &fold{definition: d, codec: cfg.Codec}
+			s.folds[category] = &fold{definition: d, codec: cfg.Codec, turn: make(chan struct{}, 1)}
 		}
 	}
+	s.startWarming()
 	return s, nil
+}
+
+func (s *Store) startWarming() {
+	ctx, cancel := context.WithCancel(context.Background())
+	warm := make(chan struct{})
+	go func() {
+		defer close(warm)
+		s.warm(ctx)
+	}()
+	s.cool = func() { cancel(); <-warm }
 }
 
 // Close releases the connections to Kafka. Reads under way fail; feeds go on until they are closed.
 // Closing twice is harmless.
 func (s *Store) Close() {
 	s.closing.Do(func() {
+		s.cool()
 		s.log.close()
 		for _, f := range s.folds {
 			f.close()
