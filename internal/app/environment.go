@@ -63,6 +63,7 @@ func NewEnvironment(program Program, s Settings) (*Environment, error) {
 	if err != nil {
 		return nil, err
 	}
+	program.Views = slices.Concat(program.Views, resolved.Views)
 	if err := errors.Join(program.agree(resolved), program.layout(resolved).Validate()); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/foldstream/foldstream/internal/app"
+	"github.com/foldstream/foldstream/internal/domain/views"
 	"github.com/foldstream/foldstream/internal/projector"
 	"github.com/foldstream/foldstream/internal/reference"
 	"github.com/foldstream/foldstream/internal/service"
@@ -18,14 +19,10 @@ import (
 // twoVersions is the reference program with a second version of one view.
 func twoVersions() app.Program {
 	p := reference.Program("foldstream")
-	for _, v := range p.Views {
-		if v.Name == "workflow_list" {
-			v.Version = 2
-			p.Views = append(p.Views, v)
-			return p
-		}
-	}
-	panic("the reference program has no workflow_list")
+	second := views.WorkflowList()
+	second.Version = 2
+	p.Views = append(p.Views, second)
+	return p
 }
 
 func TestAViewIsRebuiltComparedSwitchedAndDroppedByCommand(t *testing.T) {

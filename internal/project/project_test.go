@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/foldstream/foldstream"
+	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/decider"
 	"github.com/foldstream/foldstream/pkg/event"
+	"github.com/foldstream/foldstream/pkg/projection"
 	"github.com/foldstream/foldstream/pkg/snapshot"
 	"github.com/foldstream/foldstream/pkg/topics"
 )
@@ -138,7 +140,8 @@ func TestFaultsNamePlaceProblemAndRemedy(t *testing.T) {
 		{"a gap in the versions", files(append(issued, File, appendProject, "schemas/invoice/Issued.v3.avsc", schema("invoice", "Issued"))...), []string{"dir/schemas/invoice/Issued.v3.avsc: version 3 of invoice.Issued follows version 1", "rename it to v2"}},
 		{"a kind that the mode has not", files(File, appendProject, "schemas/invoice/Issued.v1.avsc", schema("invoice", "Issued", `"fs.kind": "command"`)), []string{`dir/schemas/invoice/Issued.v1.avsc:2: fs.kind "command" is not for a category of mode append`}},
 		{"Foldstream's own folder", files(append(issued, File, appendProject, "schemas/foldstream/Mine.v1.avsc", schema("foldstream", "Mine"))...), []string{"dir/schemas/foldstream/Mine.v1.avsc: the folder foldstream is reserved"}},
-		{"views in files", files(append(issued, File, appendProject, "views/x.v1.yaml", "view: x")...), []string{"dir/views/x.v1.yaml", "this version does not read views from files"}},
+		{"sagas in files", files(append(issued, File, appendProject, "sagas/x.v1.yaml", "saga: x")...), []string{"dir/sagas/x.v1.yaml", "this version does not read sagas from files"}},
+		{"a view at fault", files(append(issued, File, appendProject, "views/x.v1.yaml", "view: x\nversion: 1\ncolumns: {total: bigint}\non: {invoice.Isued: {set: {total: 1}}}")...), []string{`dir/views/x.v1.yaml:4:6: event type "invoice.Isued" has no schema: did you mean invoice.Issued?`}},
 		{"sagas in files", files(append(issued, File, appendProject, "sagas/x.v1.yaml", "saga: x")...), []string{"this version does not read sagas from files"}},
 		{"several faults", files(File, "namespace: Acme\ncategories:\n  a: {mode: x}\n  B: {mode: append}\n", "schemas/c/X.v1.avsc", "{}"), []string{
 			"yaml:1: ", "yaml:3: ", "yaml:4: ", "schemas/c: "}},
@@ -274,4 +277,46 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestDeclaredViewsBelongToTheProject(t *testing.T) {
+	t.Parallel()
+	view := "view: totals\nversion: 1\ncolumns: {total: bigint}\non: {invoice.Issued: {set: {total: event.total}}}"
+	p, err := Load(files("schemas/invoice/Issued.v1.avsc", `{"type": "record", "namespace": "invoice", "name": "Issued", "fields": [{"name": "total", "type": "long"}]}`, File, appendProject, "views/totals.v1.yaml", view, "views/totals.v1.test.yaml", "tests: []", "views/README.md", "words"), "dir")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Views) != 1 || p.Views[0].Name != "totals" {
+		t.Errorf("got %d views, want totals", len(p.Views))
+	}
+}
+
+func TestDeclaredViewsReadOldEventsByTheDecidersUpcasters(t *testing.T) {
+	t.Parallel()
+	text := func(fields string) string {
+		return `{"type": "record", "namespace": "invoice", "name": "Issued", "fs.kind": "event", "fields": [` + fields + `]}`
+	}
+	p, err := Load(files(
+		File, "namespace: acme\ncategories: {invoice: {mode: decider}}\n",
+		"schemas/invoice/Issued.v1.avsc", text(`{"name": "total", "type": "long"}`),
+		"schemas/invoice/Issued.v2.avsc", text(`{"name": "total", "type": "long"}, {"name": "tax", "type": "long", "default": 0}`),
+		"views/totals.v1.yaml", "view: totals\nversion: 1\ncolumns: {tax: bigint}\non: {invoice.Issued: {set: {tax: event.tax}}}",
+		"views/old.v1.yaml", "view: old\nversion: 1\ncolumns: {total: bigint}\non: {invoice.Issued@1: {set: {total: event.total}}}",
+	), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	upcast := func(m map[string]any) (map[string]any, error) { return m, nil }
+	resolved, _ := p.Resolve([]decider.Definition{{Category: "invoice", Types: []codec.TypeDef{
+		{Name: "invoice.Issued", Version: 2, Kind: event.KindEvent, Upcasters: map[int]codec.Upcaster{1: upcast}},
+	}}})
+	for i, want := range map[string]int{"old": 0, "totals": 1} {
+		at := slices.IndexFunc(resolved.Views, func(v projection.View) bool { return v.Name == i })
+		if got := len(resolved.Views[at].Types[0].Upcasters); got != want {
+			t.Errorf("view %s: got %d upcasters, want %d", i, got, want)
+		}
+	}
+	if p.Views[0].Types[0].Upcasters != nil || p.Views[1].Types[0].Upcasters != nil {
+		t.Error("Resolve changed the project that it was asked of")
+	}
 }

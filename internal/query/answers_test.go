@@ -10,9 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/foldstream/foldstream/internal/app"
+	"github.com/foldstream/foldstream/internal/domain/views"
 	"github.com/foldstream/foldstream/internal/projector"
 	"github.com/foldstream/foldstream/internal/query"
 	"github.com/foldstream/foldstream/internal/reference"
+	"github.com/foldstream/foldstream/internal/service"
 	"github.com/foldstream/foldstream/pkg/projection"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -33,12 +36,15 @@ func (w *world) addExecution(id, workflow, status string, started time.Time, ms 
 }
 
 func TestTheDocumentInTheRepositoryIsTheOneServed(t *testing.T) {
-	program := reference.Program("query")
+	env, err := app.NewEnvironment(reference.Program("query"), app.Settings{Config: service.DefaultConfig(), Logs: t.Output()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg, err := pgxpool.ParseConfig("host=localhost")
 	if err != nil {
 		t.Fatal(err)
 	}
-	api, err := query.New(query.Config{Namespace: "fs", Postgres: cfg, Views: program.Views, Definitions: reference.Answers()})
+	api, err := query.New(query.Config{Namespace: "fs", Postgres: cfg, Views: env.Program.Views, Definitions: reference.Answers()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +234,7 @@ func TestDefinitionsThatFitOtherViewsAreKept(t *testing.T) {
 		views                 []projection.View
 		resources, statistics int
 	}{
-		"the program's own": {reference.Program("query").Views, 2, 2},
+		"the program's own": {views.All(), 2, 2},
 		"another project's": {[]projection.View{things(1)}, 0, 0},
 		"none":              {nil, 0, 0},
 	} {

@@ -17,7 +17,7 @@ func Program(name string) app.Program {
 	return app.Program{
 		Name: name, Stock: true, Project: foldstream.Project,
 		Deciders: []decider.Any{workflow.Decider, execution.Decider},
-		Views:    views.All(),
+		Views:    views.InGo(),
 		Answers:  Answers(),
 	}
 }
