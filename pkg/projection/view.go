@@ -160,7 +160,7 @@ func (v View) Layout() []Column {
 var nameRule = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
 
 // tableNames are those of the system's tables in a namespace's schema, beside topics.Reserved.
-var tableNames = []string{"parked", "views", "goose_db_version"}
+var tableNames = []string{"controls", "goose_db_version", "parked", "rebuilds", "views"}
 
 // Validate checks the definition by itself and joins all faults.
 func (v View) Validate() error {
