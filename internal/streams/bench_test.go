@@ -30,6 +30,15 @@ func BenchmarkTenThousandEvents(b *testing.B) {
 			}
 		}
 	})
+	b.Run("load into a taker", func(b *testing.B) {
+		b.ReportAllocs()
+		for range b.N {
+			var t taker
+			if _, err := s.LoadInto(b.Context(), Query{Stream: stream("a")}, &t); err != nil || len(t.taken) != events {
+				b.Fatalf("got %d events, %v", len(t.taken), err)
+			}
+		}
+	})
 	b.Run("load 100 backward", func(b *testing.B) {
 		b.ReportAllocs()
 		for range b.N {
