@@ -108,7 +108,7 @@ func (s *Services) openStreams(ctx context.Context, opts []kgo.Opt, cdc *codec.C
 		if pool, err = e.Config.Postgres.LazyPool(ctx); err != nil {
 			return nil, err
 		}
-		s.closes = append(s.closes, pool.Close)
+		s.closes = append(s.closes, s.closer(pool))
 	}
 	deciders := map[string]*decider.Definition{}
 	for _, d := range e.Program.definitions() {

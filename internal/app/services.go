@@ -16,6 +16,7 @@ import (
 	"github.com/foldstream/foldstream/internal/service"
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/decider"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 )
 
@@ -150,7 +151,7 @@ func (s *Services) openProjector(ctx context.Context, in registry.Registry) erro
 	if err != nil {
 		return err
 	}
-	s.closes = append(s.closes, pool.Close)
+	s.closes = append(s.closes, s.closer(pool))
 	if err := s.env.migrate(ctx, pool); err != nil {
 		return err
 	}
@@ -234,6 +235,15 @@ func (s *Services) serveHTTP(ctx context.Context) error {
 	err := s.http.Run(ctx)
 	stop()
 	return errors.Join(err, <-ended)
+}
+
+// closer closes a pool, a bounded time.
+func (s *Services) closer(pool *pgxpool.Pool) func() {
+	return func() {
+		if !service.ClosePool(pool) {
+			s.env.Logger.Warn("connections to Postgres are still in use, leaving them to the end of the process")
+		}
+	}
 }
 
 // Names lists the services that run.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/foldstream/foldstream/internal/service"
 	"github.com/foldstream/foldstream/pkg/projection"
 	"github.com/foldstream/foldstream/pkg/topics"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -257,12 +258,13 @@ func (a *API) Ready() error { return a.catalogue.ready() }
 // Drain ends waits, so that a server can stop. Other requests go on. It may be called twice.
 func (a *API) Drain() { a.drain.Do(func() { close(a.draining) }) }
 
-// Close ends waits and closes the connections once they are given back. It may be called twice.
+// Close ends waits and closes the connections once they are given back, a bounded time. It may be
+// called twice.
 func (a *API) Close() {
 	a.closing.Do(func() {
 		a.Drain()
 		a.waits.close()
-		a.pool.Close()
+		service.ClosePool(a.pool)
 	})
 }
 

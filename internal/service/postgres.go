@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -82,6 +83,25 @@ func (c PostgresConfig) ConnString() (string, error) {
 		return "", ErrNoPostgres
 	}
 	return "application_name=foldstream", nil
+}
+
+// poolCloseTimeout bounds the wait for connections that are in use.
+const poolCloseTimeout = 5 * time.Second
+
+// ClosePool closes a pool. A pool waits for every connection that somebody holds; a holder that was
+// cut off in a drain may never give its own back, and the end of the process does it anyway, so
+// the wait is bounded. It returns whether all were given back.
+func ClosePool(pool *pgxpool.Pool) bool {
+	closed := make(chan struct{})
+	go func() { pool.Close(); close(closed) }()
+	timer := time.NewTimer(poolCloseTimeout)
+	defer timer.Stop()
+	select {
+	case <-closed:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 func (c PostgresConfig) hasPassword() bool { return DSNHasPassword(c.DSN.Reveal()) }
