@@ -1,15 +1,12 @@
-package service_test
+package app_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/foldstream/foldstream/internal/service"
 	"github.com/foldstream/foldstream/internal/testkit"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
-
-func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 
 func TestClosingAPoolDoesNotWaitForeverForWhoKeepsAConnection(t *testing.T) {
 	t.Parallel()
