@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -435,6 +436,27 @@ func TestW14AReroutedCommandWithoutEventIsAnsweredAfterACrash(t *testing.T) {
 	w.start().serving(4)
 	wantOutcome(t, w.await(taken.id, 1)[0], OutcomeAccepted, "")
 	wantOutcome(t, w.await(refused.id, 1)[0], OutcomeUnknown, "")
+}
+
+// As before, but the first of the two repeats a request that was accepted: its id is known, and it
+// is owed an answer all the same.
+func TestW14AReroutedRepetitionOfAnAcceptedRequestIsAnsweredAfterACrash(t *testing.T) {
+	w := onKfake(t)
+	first, _ := w.startLinked()
+	first.serving(4)
+	done, taken := w.deposit(w.streamOn(1, 0), 5), w.deposit(w.streamOn(1, 0), 5)
+	wantOutcome(t, w.ask(done), OutcomeAccepted, "")
+	hold := w.kafka.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topics.Replies(w.ns), Err: kerr.NotEnoughReplicas, Count: -1})
+	done.partition, taken.partition = 0, 0
+	w.send(done, taken)
+	first.tells(3)
+	first.crash()
+	hold.Remove()
+	w.start().serving(4)
+	wantOutcome(t, w.await(taken.id, 1)[0], OutcomeAccepted, "")
+	w.eventually("an answer to the repetition", func() bool {
+		return slices.ContainsFunc(w.repliesOf(done.id), func(r codec.Reply) bool { return r.Outcome == string(OutcomeUnknown) })
+	})
 }
 
 // An owner decides on what it knows, but meanwhile somebody else has claimed and appended: it must

@@ -687,7 +687,13 @@ func (o *owner) parse(c *command) {
 
 // recall answers a command at or below H without deciding it (W12): from its event in the log,
 // or, when it is mis-routed or undecodable, as if it came for the first time; what left no event
-// is unknown.
+// is unknown. So is a re-route whose origin was passed: it may be a repetition, but also the first
+// of its kind, with an answer that was never sent, also when its id left an event:
+//
+//	c1 and c2 are re-routed; c1 is rejected, or repeats a request that was accepted, c2 is accepted
+//	the owner dies before it answers
+//	its successor learns c2's origin from the log, reads c1, whose origin is lower
+//	dropped as repeated, c1 would never be answered
 func (o *owner) recall(c *command) (verdict, error) {
 	if outcome, known := o.outcomes[c.record.Offset]; known {
 		return answer(outcome), nil
@@ -697,29 +703,13 @@ func (o *owner) recall(c *command) (verdict, error) {
 	if errors.As(err, &decider) {
 		v, err = verdict{}, nil // it is not to be decided again anyway
 	}
-	if err != nil || v.kind == verdictReroute || v.letter != nil || (v.kind == verdictDrop && o.remembers(c)) {
+	if err != nil || v.kind == verdictReroute || v.letter != nil {
 		return v, err
 	}
 	return answer(Outcome{
 		Kind: OutcomeUnknown, Partition: o.partition, Offset: -1,
 		Message: "the instance that decided this request stopped before its answer was sent, and the request left no event: ask again with the same id",
 	}), nil
-}
-
-// remembers says whether a command's id left an event in its stream. Of the re-routes at or below
-// H whose origin was passed, those are repetitions; the others may be the first of their kind, with
-// an answer that was never sent:
-//
-//	c1 and c2 are re-routed; c1 is rejected, c2 accepted; the owner dies before it answers
-//	its successor learns c2's origin from the log, reads c1, whose origin is lower
-//	dropped as repeated, c1 would never be answered
-func (o *owner) remembers(c *command) bool {
-	s := o.table.get(c.streamID())
-	if s == nil {
-		return false
-	}
-	_, known := s.window.position(c.windowKey())
-	return known
 }
 
 // noteOrigin remembers the highest origin. The command itself may be decided again, after a refused
