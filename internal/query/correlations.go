@@ -73,7 +73,7 @@ func (a *API) serveCorrelation(c *call) error {
 	limit := int(p.integer(paramLimit, correlationMax, 1, correlationMax))
 	id := c.r.PathValue("id")
 	if err := checkCorrelation(id); err != nil {
-		p.faults = append(p.faults, Fault{"path.id", err.Error()})
+		p.faults = append(p.faults, Fault{Location: "path.id", Message: err.Error()})
 	}
 	if err := p.err(); err != nil {
 		return err

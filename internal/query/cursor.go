@@ -52,7 +52,7 @@ func (s *selection) cursor(values []*string) (string, error) {
 // parseCursor reads a cursor of this very list.
 func (s *selection) parseCursor(text string) ([]cursorPart, error) {
 	wrong := func(reason string) error {
-		return faulty(codeCursor, Fault{"query." + paramCursor, reason + ": begin again without a cursor"})
+		return faulty(codeCursor, Fault{Location: "query." + paramCursor, Message: reason + ": begin again without a cursor"})
 	}
 	if len(text) > cursorBytesMax {
 		return nil, wrong("is too long")

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/foldstream/foldstream/internal/service/web"
 )
 
 // route is one operation.
@@ -67,7 +66,7 @@ func (a *API) roots() []string {
 // ServeHTTP implements http.Handler.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p := a.admit(r); p != nil {
-		a.metrics.refused.WithLabelValues(p.Code).Inc()
+		a.metrics.Refused.WithLabelValues(p.Code).Inc()
 		p.write(w)
 		return
 	}
@@ -83,16 +82,10 @@ func (a *API) admit(r *http.Request) *Problem {
 	if a.cfg.Authorized != nil && !a.cfg.Authorized(r) {
 		return problem(http.StatusUnauthorized, codeUnauthorized, "a token is needed: send Authorization: Bearer <token>")
 	}
-	if !isClean(path) {
+	if !web.IsClean(path) {
 		return problem(http.StatusNotFound, codeNotFound, "the path has an empty or a dot segment: percent-encode keys")
 	}
 	return nil
-}
-
-// isClean says whether net/http's mux takes a path as it is, instead of redirecting to another.
-func isClean(path string) bool {
-	return !strings.Contains(path, "//") && !strings.Contains(path, "/./") && !strings.Contains(path, "/../") &&
-		!strings.HasSuffix(path, "/.") && !strings.HasSuffix(path, "/..")
 }
 
 // notFound answers paths and methods that no route has.
@@ -100,9 +93,9 @@ func (a *API) notFound(w http.ResponseWriter, r *http.Request) {
 	p := problem(http.StatusNotFound, codeNotFound, "no such path: see "+a.cfg.DocumentPath)
 	if allowed := a.methodsOf(r); len(allowed) > 0 {
 		p = problem(http.StatusMethodNotAllowed, codeMethod, fmt.Sprintf("%s is not for this path: it has %s", clip(r.Method), strings.Join(allowed, ", ")))
-		p.allow = strings.Join(allowed, ", ")
+		p.Allow = strings.Join(allowed, ", ")
 	}
-	a.metrics.refused.WithLabelValues(p.Code).Inc()
+	a.metrics.Refused.WithLabelValues(p.Code).Inc()
 	p.write(w)
 }
 
@@ -120,25 +113,21 @@ func (a *API) methodsOf(r *http.Request) []string {
 	return nil
 }
 
-var recorders = sync.Pool{New: func() any { return new(recorder) }}
-
 // guarded is a route with metrics and a net for panics.
 func (a *API) guarded(rt *route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := a.cfg.Clock()
-		rec := recorders.Get().(*recorder)
-		rec.ResponseWriter, rec.status = w, 0
-		rt.metrics.inFlight.Inc()
+		rec := web.Record(w)
+		rt.metrics.InFlight.Inc()
 		a.answer(rec, r, rt)
-		rt.metrics.inFlight.Dec()
-		rt.metrics.answered(rec.status, a.cfg.Clock().Sub(began))
-		rec.ResponseWriter = nil
-		recorders.Put(rec)
+		rt.metrics.InFlight.Dec()
+		rt.metrics.Answered(rec.Status, a.cfg.Clock().Sub(began), false)
+		rec.Release()
 	})
 }
 
 // answer runs the handler and sees that something is answered.
-func (a *API) answer(w *recorder, r *http.Request, rt *route) {
+func (a *API) answer(w *web.Recorder, r *http.Request, rt *route) {
 	defer func() {
 		if v := recover(); v != nil {
 			a.panicked(w, v, rt)
@@ -150,8 +139,8 @@ func (a *API) answer(w *recorder, r *http.Request, rt *route) {
 }
 
 // failed answers an error. One after the answer began can only end the connection.
-func (a *API) failed(w *recorder, r *http.Request, rt *route, err error) {
-	if w.status != 0 {
+func (a *API) failed(w *web.Recorder, r *http.Request, rt *route, err error) {
+	if w.Status != 0 {
 		return
 	}
 	var p *Problem
@@ -164,32 +153,20 @@ func (a *API) failed(w *recorder, r *http.Request, rt *route, err error) {
 	p.write(w)
 }
 
+// panicSkip is how many frames of ours lie on a panic: panicked, and the deferred function.
+const panicSkip = 2
+
 // panicked answers 500 and logs where, without what: a panic's value may hold payload.
-func (a *API) panicked(w *recorder, value any, rt *route) {
+func (a *API) panicked(w *web.Recorder, value any, rt *route) {
 	if err, is := value.(error); is && errors.Is(err, http.ErrAbortHandler) {
 		panic(value) // net/http's way to close a connection
 	}
-	a.metrics.panics.Inc()
+	a.metrics.Panics.Inc()
 	a.log.Error("a handler panicked: this is a bug, please report it", "route", rt.operation.OperationID,
-		"kind", fmt.Sprintf("%T", value), "stack", frames())
-	if w.status == 0 {
+		"kind", fmt.Sprintf("%T", value), "stack", web.PanicFrames(panicSkip))
+	if w.Status == 0 {
 		problem(http.StatusInternalServerError, codeBug, "a bug in this server; its log has the place").write(w)
 		return
 	}
 	panic(http.ErrAbortHandler)
-}
-
-// frames names the functions and lines on the stack, without arguments.
-func frames() string {
-	const most = 32
-	var pcs [most]uintptr
-	n := runtime.Callers(4, pcs[:])
-	all := runtime.CallersFrames(pcs[:n])
-	var b strings.Builder
-	for more := n > 0; more; {
-		var f runtime.Frame
-		f, more = all.Next()
-		fmt.Fprintf(&b, "%s:%d; ", f.Function, f.Line)
-	}
-	return b.String()
 }

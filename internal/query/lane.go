@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -75,7 +76,7 @@ func (l *lane) enter(ctx context.Context, k *keyRead) error {
 	if l.running >= lanesMax {
 		defer l.mu.Unlock()
 		if len(l.waiting) >= laneBatch*l.api.cfg.Limits.QueueMax {
-			l.api.metrics.refused.WithLabelValues(codeOverloaded).Inc()
+			l.api.metrics.Refused.WithLabelValues(codeOverloaded).Inc()
 			return overloaded("as many reads wait for the database as may: come again")
 		}
 		l.waiting = append(l.waiting, k)
@@ -125,8 +126,8 @@ func (l *lane) serve(ctx context.Context, batch []*keyRead) {
 func (l *lane) readAll(ctx context.Context, batch []*keyRead) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			l.api.metrics.panics.Inc()
-			l.api.log.Error("reading rows panicked: this is a bug, please report it", "view", l.view.name, "kind", fmt.Sprintf("%T", v), "stack", frames())
+			l.api.metrics.Panics.Inc()
+			l.api.log.Error("reading rows panicked: this is a bug, please report it", "view", l.view.name, "kind", fmt.Sprintf("%T", v), "stack", web.PanicFrames(1))
 			err = problem(http.StatusInternalServerError, codeBug, "a bug in this server; its log has the place")
 		}
 	}()

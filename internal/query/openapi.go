@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/foldstream/foldstream/internal/service/web"
 )
 
 // newDocument is the document without operations.
@@ -40,7 +41,7 @@ func (a *API) document(op *huma.Operation) {
 
 // problemResponse documents a problem.
 func (a *API) problemResponse(description string) *huma.Response {
-	return &huma.Response{Description: description, Content: map[string]*huma.MediaType{contentTypeProblem: {Schema: a.schemaOf(reflect.TypeFor[Problem]())}}}
+	return &huma.Response{Description: description, Content: map[string]*huma.MediaType{web.ContentTypeProblem: {Schema: a.schemaOf(reflect.TypeFor[Problem]())}}}
 }
 
 // jsonResponse documents an answer of a Go type with json tags.

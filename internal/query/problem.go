@@ -1,10 +1,10 @@
 package query
 
 import (
-	"encoding/json"
 	"net/http"
-	"strconv"
 	"strings"
+
+	"github.com/foldstream/foldstream/internal/service/web"
 )
 
 // Codes of problems. They are part of the API.
@@ -26,16 +26,10 @@ const (
 	codeBug          = "bug"           // a panic; never seen
 )
 
-const (
-	contentTypeProblem = "application/problem+json"
-	contentTypeJSON    = "application/json"
-)
+const contentTypeJSON = "application/json"
 
 // Fault is one thing that is wrong with a request.
-type Fault struct {
-	Location string `json:"location" doc:"Where, such as query.started_at.gte or path.key"`
-	Message  string `json:"message" doc:"What is wrong, and what is wanted"`
-}
+type Fault = web.Fault
 
 // Staleness says how far a view is from what was waited for.
 type Staleness struct {
@@ -54,37 +48,24 @@ type Staleness struct {
 // Problem is the answer to a request that did not do what it asked for (RFC 9457). It is an error,
 // for handlers to return.
 type Problem struct {
-	Type   string     `json:"type" doc:"Always about:blank: code says what it is"`
-	Title  string     `json:"title" doc:"The status as text"`
-	Status int        `json:"status"`
-	Detail string     `json:"detail,omitempty" doc:"For people"`
-	Code   string     `json:"code" doc:"For programs"`
-	Errors []Fault    `json:"errors,omitempty" doc:"Each fault"`
-	Stale  *Staleness `json:"stale,omitempty" doc:"stale and parked: how far the view is"`
-
-	retryAfterSeconds int    // 0: no Retry-After
-	allow             string // 405
+	web.Problem
+	Stale *Staleness `json:"stale,omitempty" doc:"stale and parked: how far the view is"`
 }
 
 func problem(status int, code, detail string) *Problem {
-	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail}
+	return &Problem{Problem: web.NewProblem(status, code, detail)}
 }
 
 // faulty is a 400 with faults. The detail repeats the first.
 func faulty(code string, faults ...Fault) *Problem {
-	p := problem(http.StatusBadRequest, code, "")
-	p.Errors = faults[:min(len(faults), faultsMax)]
-	if len(faults) > 0 {
-		p.Detail = faults[0].Location + ": " + faults[0].Message
-	}
-	return p
+	return &Problem{Problem: web.NewFaulty(code, faults[:min(len(faults), faultsMax)]...)}
 }
 
 // retryAfterSeconds is what a client that is turned away should wait.
 const retryAfterSeconds = 1
 
 func (p *Problem) retry() *Problem {
-	p.retryAfterSeconds = retryAfterSeconds
+	p.RetryAfterSeconds = retryAfterSeconds
 	return p
 }
 
@@ -96,40 +77,7 @@ func unavailable(detail string) *Problem {
 	return problem(http.StatusServiceUnavailable, codeUnavailable, detail).retry()
 }
 
-// Error implements error.
-func (p *Problem) Error() string {
-	text := strconv.Itoa(p.Status) + " " + p.Code + ": " + p.Detail
-	if len(p.Errors) > 1 {
-		var more []string
-		for _, f := range p.Errors[1:] {
-			more = append(more, f.Location+": "+f.Message)
-		}
-		text += "; " + strings.Join(more, "; ")
-	}
-	return text
-}
-
-func (p *Problem) write(w http.ResponseWriter) {
-	body, err := json.Marshal(p)
-	if err != nil { // a Problem holds only texts and finite numbers
-		body = []byte(`{}`)
-	}
-	h := w.Header()
-	h.Set("Content-Type", contentTypeProblem)
-	h.Set("Cache-Control", "no-store")
-	if p.retryAfterSeconds > 0 {
-		h.Set("Retry-After", strconv.Itoa(p.retryAfterSeconds))
-	}
-	if p.allow != "" {
-		h.Set("Allow", p.allow)
-	}
-	if p.Status == http.StatusUnauthorized {
-		h.Set("WWW-Authenticate", "Bearer")
-	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(p.Status)
-	_, _ = w.Write(body)
-}
+func (p *Problem) write(w http.ResponseWriter) { p.Write(w, p) }
 
 // clip shortens foreign text.
 func clip(text string) string {

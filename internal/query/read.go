@@ -77,8 +77,8 @@ func (a *API) query(ctx context.Context, rt *route, planned bool, sql string, ar
 	took := a.cfg.Clock().Sub(began)
 	rt.metrics.statements.Observe(took.Seconds())
 	if took >= a.cfg.Limits.SlowQuery {
-		a.metrics.slow.WithLabelValues(rt.metrics.route).Inc()
-		a.log.Warn("a statement was slow", "route", rt.metrics.route, "sql", sql, "took", took.Round(time.Millisecond), "failed", err != nil)
+		a.metrics.slow.WithLabelValues(rt.metrics.Route).Inc()
+		a.log.Warn("a statement was slow", "route", rt.metrics.Route, "sql", sql, "took", took.Round(time.Millisecond), "failed", err != nil)
 	}
 	return a.readProblem(ctx, err)
 }
@@ -100,7 +100,7 @@ func (a *API) readProblem(ctx context.Context, err error) error {
 // acquire takes a connection, or a place in the queue for one.
 func (a *API) acquire(ctx context.Context) (*pgxpool.Conn, func(), error) {
 	full := func() error {
-		a.metrics.refused.WithLabelValues(codeOverloaded).Inc()
+		a.metrics.Refused.WithLabelValues(codeOverloaded).Inc()
 		return overloaded("as many statements wait for the database as may: come again")
 	}
 	if a.queued.Add(1) > int64(a.cfg.Limits.PoolMax+a.cfg.Limits.QueueMax) {

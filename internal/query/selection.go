@@ -54,7 +54,7 @@ type params struct {
 }
 
 func (p *params) fault(name, format string, args ...any) {
-	p.faults = append(p.faults, Fault{"query." + name, fmt.Sprintf(format, args...)})
+	p.faults = append(p.faults, Fault{Location: "query." + name, Message: fmt.Sprintf(format, args...)})
 }
 
 func (p *params) err() error {
@@ -73,7 +73,7 @@ func paramsOf(raw string) (*params, error) {
 	}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return nil, faulty(codeParameter, Fault{"query", "is not percent-encoded"})
+		return nil, faulty(codeParameter, Fault{Location: "query", Message: "is not percent-encoded"})
 	}
 	p.values = values
 	for name, all := range values {

@@ -143,7 +143,7 @@ func (v *view) keyValue(text string) (any, error) {
 	}
 	value, err := v.columns[0].parse(text)
 	if err != nil {
-		return nil, faulty(codeParameter, Fault{"path.key", fmt.Sprintf("%s: want a value of type %s", err, v.columns[0].describe())})
+		return nil, faulty(codeParameter, Fault{Location: "path.key", Message: fmt.Sprintf("%s: want a value of type %s", err, v.columns[0].describe())})
 	}
 	return value, nil
 }

@@ -185,7 +185,7 @@ func (w *waits) join(v *view, one *waiter) (*poller, error) {
 	case w.ctx.Err() != nil:
 		return nil, unavailable(errClosed.Error() + ": ask another")
 	case w.waiting >= w.api.cfg.Limits.WaitersMax:
-		w.api.metrics.refused.WithLabelValues(codeOverloaded).Inc()
+		w.api.metrics.Refused.WithLabelValues(codeOverloaded).Inc()
 		return nil, overloaded("as many requests wait for what was written as may: come again")
 	}
 	w.waiting++

@@ -252,7 +252,7 @@ func (s *jsonScanner) escapedRune() (rune, bool) {
 	return -1, true
 }
 
-// hex4 returns the code unit of \uXXXX at the position, or -1.
+// hex4 returns the code unit of a \u escape, with its four digits, at the position, or -1.
 func (s *jsonScanner) hex4() rune {
 	if s.pos+6 > len(s.text) || s.text[s.pos] != '\\' || s.text[s.pos+1] != 'u' {
 		return -1

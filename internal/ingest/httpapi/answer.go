@@ -67,10 +67,10 @@ func judge(o engine.Outcome, where string) (int, *Problem) {
 	case engine.OutcomeInvalid:
 		p = problem(http.StatusBadRequest, o.Code, o.Message)
 		for _, text := range o.Errors[:min(len(o.Errors), faultsMax)] {
-			p.Errors = append(p.Errors, Fault{locationOf(o.Code, where), text})
+			p.Errors = append(p.Errors, Fault{Location: locationOf(o.Code, where), Message: text})
 		}
 	default:
-		p = problem(http.StatusServiceUnavailable, codeUnknown, o.Message).retryAfter(retryAfterSeconds)
+		p = problem(http.StatusServiceUnavailable, codeUnknown, o.Message).comeAgain()
 		o.Kind = engine.OutcomeUnknown
 	}
 	p.Outcome = string(o.Kind)

@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/foldstream/foldstream/internal/engine"
 	"github.com/foldstream/foldstream/internal/ingest/gateway"
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/foldstream/foldstream/internal/streams"
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/topics"
@@ -146,7 +147,7 @@ func def[T comparable](field *T, value T) {
 type API struct {
 	cfg        Config
 	log        *slog.Logger
-	metrics    *metrics
+	metrics    *web.Metrics
 	categories map[string]Category // those that are served
 	openapi    *huma.OpenAPI
 	served     []byte // /openapi.json
@@ -185,7 +186,7 @@ func New(cfg Config) (*API, error) {
 		}
 	}
 	var err error
-	if a.metrics, err = newMetrics(cfg.Registerer); err != nil {
+	if a.metrics, err = web.NewMetrics(cfg.Registerer, "http"); err != nil {
 		return nil, err
 	}
 	for _, registerRoutes := range a.registrars() {

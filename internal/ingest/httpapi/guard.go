@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
+
+	"github.com/foldstream/foldstream/internal/service/web"
 )
 
 // retryAfterSeconds is what a client that is turned away should wait.
@@ -17,7 +17,7 @@ const retryAfterSeconds = 1
 // ServeHTTP implements http.Handler.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p := a.admit(r); p != nil {
-		a.metrics.refused.WithLabelValues(p.Code).Inc()
+		a.metrics.Refused.WithLabelValues(p.Code).Inc()
 		p.write(w)
 		return
 	}
@@ -33,16 +33,10 @@ func (a *API) admit(r *http.Request) *Problem {
 	if a.cfg.Authorized != nil && !a.cfg.Authorized(r) {
 		return problem(http.StatusUnauthorized, codeUnauthorized, "a token is needed: send Authorization: Bearer <token>")
 	}
-	if !isClean(path) {
+	if !web.IsClean(path) {
 		return problem(http.StatusNotFound, codeNotFound, "the path has an empty or a dot segment: percent-encode ids")
 	}
 	return nil
-}
-
-// isClean says whether net/http's mux takes a path as it is, instead of redirecting to another.
-func isClean(path string) bool {
-	return !strings.Contains(path, "//") && !strings.Contains(path, "/./") && !strings.Contains(path, "/../") &&
-		!strings.HasSuffix(path, "/.") && !strings.HasSuffix(path, "/..")
 }
 
 // notFound answers paths and methods that no route has.
@@ -50,9 +44,9 @@ func (a *API) notFound(w http.ResponseWriter, r *http.Request) {
 	p := problem(http.StatusNotFound, codeNotFound, "no such path: see "+documentPath)
 	if allowed := a.methodsOf(r); len(allowed) > 0 {
 		p = problem(http.StatusMethodNotAllowed, codeMethod, fmt.Sprintf("%s is not for this path: it has %s", r.Method, strings.Join(allowed, ", ")))
-		p.allow = strings.Join(allowed, ", ")
+		p.Allow = strings.Join(allowed, ", ")
 	}
-	a.metrics.refused.WithLabelValues(p.Code).Inc()
+	a.metrics.Refused.WithLabelValues(p.Code).Inc()
 	p.write(w)
 }
 
@@ -76,30 +70,26 @@ func (a *API) methodsOf(r *http.Request) []string {
 // never sent. A server that stops ends contexts by another cause.
 const statusClientLeft = 499
 
-var recorders = sync.Pool{New: func() any { return new(recorder) }}
-
 // guarded is a route with limits, metrics, and a net for panics.
 func (a *API) guarded(rt route) http.Handler {
-	m := a.metrics.of(rt.operation.OperationID)
+	m := a.metrics.Of(rt.operation.OperationID)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := a.cfg.Clock()
-		rec := recorders.Get().(*recorder)
-		rec.ResponseWriter, rec.status = w, 0
-		m.inFlight.Inc()
+		rec := web.Record(w)
+		m.InFlight.Inc()
 		a.answer(rec, r, rt)
-		m.inFlight.Dec()
-		status := rec.status
+		m.InFlight.Dec()
+		status := rec.Status
 		if !rt.long && errors.Is(context.Cause(r.Context()), context.Canceled) {
 			status = statusClientLeft
 		}
-		m.answered(status, a.cfg.Clock().Sub(began), rt.long)
-		rec.ResponseWriter = nil
-		recorders.Put(rec)
+		m.Answered(status, a.cfg.Clock().Sub(began), rt.long)
+		rec.Release()
 	})
 }
 
 // answer runs the handler and sees that something is answered.
-func (a *API) answer(w *recorder, r *http.Request, rt route) {
+func (a *API) answer(w *web.Recorder, r *http.Request, rt route) {
 	defer func() {
 		if v := recover(); v != nil {
 			a.panicked(w, v, rt)
@@ -120,16 +110,16 @@ func (a *API) answer(w *recorder, r *http.Request, rt route) {
 }
 
 func overloaded(detail string) *Problem {
-	return problem(http.StatusTooManyRequests, codeOverloaded, detail).retryAfter(retryAfterSeconds)
+	return problem(http.StatusTooManyRequests, codeOverloaded, detail).comeAgain()
 }
 
 func unavailable() *Problem {
-	return problem(http.StatusServiceUnavailable, codeUnavailable, "something that this needs is away: come again").retryAfter(retryAfterSeconds)
+	return problem(http.StatusServiceUnavailable, codeUnavailable, "something that this needs is away: come again").comeAgain()
 }
 
 // failed answers an error. One after the answer began can only end the connection.
-func (a *API) failed(w *recorder, r *http.Request, rt route, err error) {
-	if w.status != 0 {
+func (a *API) failed(w *web.Recorder, r *http.Request, rt route, err error) {
+	if w.Status != 0 {
 		if r.Context().Err() == nil {
 			a.log.Warn("an answer broke off", "route", rt.operation.OperationID, "err", err)
 		}
@@ -145,32 +135,20 @@ func (a *API) failed(w *recorder, r *http.Request, rt route, err error) {
 	p.write(w)
 }
 
+// panicSkip is how many frames of ours lie on a panic: panicked, and the deferred function.
+const panicSkip = 2
+
 // panicked answers 500 and logs where, without what: a panic's value may hold payload.
-func (a *API) panicked(w *recorder, value any, rt route) {
+func (a *API) panicked(w *web.Recorder, value any, rt route) {
 	if err, is := value.(error); is && errors.Is(err, http.ErrAbortHandler) {
 		panic(value) // net/http's way to close a connection
 	}
-	a.metrics.panics.Inc()
+	a.metrics.Panics.Inc()
 	a.log.Error("a handler panicked: this is a bug, please report it", "route", rt.operation.OperationID,
-		"kind", fmt.Sprintf("%T", value), "stack", frames())
-	if w.status == 0 {
+		"kind", fmt.Sprintf("%T", value), "stack", web.PanicFrames(panicSkip))
+	if w.Status == 0 {
 		problem(http.StatusInternalServerError, codeBug, "a bug in this server; its log has the place").write(w)
 		return
 	}
 	panic(http.ErrAbortHandler)
-}
-
-// frames names the functions and lines on the stack, without arguments.
-func frames() string {
-	const most = 32
-	var pcs [most]uintptr
-	n := runtime.Callers(4, pcs[:])
-	all := runtime.CallersFrames(pcs[:n])
-	var b strings.Builder
-	for more := n > 0; more; {
-		var f runtime.Frame
-		f, more = all.Next()
-		fmt.Fprintf(&b, "%s:%d; ", f.Function, f.Line)
-	}
-	return b.String()
 }

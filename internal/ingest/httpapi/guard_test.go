@@ -30,7 +30,7 @@ func TestAPanicIsAnswered500AndLoggedWithoutPayload(t *testing.T) {
 		if text := logs.String() + got.text; strings.Contains(text, "secret") || !strings.Contains(text, "guard.go") && !strings.Contains(text, "httpapi.") {
 			t.Errorf("%s: got %s, want the place and no payload", name, text)
 		}
-		equal(t, name+": counted", testutil.ToFloat64(api.metrics.panics), 1.0)
+		equal(t, name+": counted", testutil.ToFloat64(api.metrics.Panics), 1.0)
 		equal(t, name+": in flight", api.inFlight.Load()+api.inBatches.Load()+api.inFlightBytes.Load(), int64(0))
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/foldstream/foldstream/internal/engine"
 	"github.com/foldstream/foldstream/internal/ingest/gateway"
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
 )
@@ -154,7 +155,7 @@ func TestBadInputIsAProblemThatSaysWhatAndWhere(t *testing.T) {
 			if got.status != c.status || got.code() != c.code || strings.Join(got.faults(), " ") != c.locations {
 				t.Errorf("got %d %s %v, want %d %s [%s]\n%s", got.status, got.code(), got.faults(), c.status, c.code, c.locations, got.text)
 			}
-			if got.header.Get("Content-Type") != contentTypeProblem || got.number("status") != int64(c.status) || got.string("detail") == "" || got.string("title") == "" {
+			if got.header.Get("Content-Type") != web.ContentTypeProblem || got.number("status") != int64(c.status) || got.string("detail") == "" || got.string("title") == "" {
 				t.Errorf("not a whole problem: %s %s", got.header.Get("Content-Type"), got.text)
 			}
 			if !utf8.ValidString(got.text) || len(got.text) > 32<<10 {

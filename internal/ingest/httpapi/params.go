@@ -18,7 +18,7 @@ func (a *API) streamOf(r *http.Request) (event.StreamID, error) {
 		return s, err
 	}
 	if err := event.ValidateID(s.ID); err != nil {
-		return s, faulty("key", Fault{"path.id", err.Error()})
+		return s, faulty("key", Fault{Location: "path.id", Message: err.Error()})
 	}
 	return s, nil
 }
@@ -48,15 +48,15 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 	}
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, faulty(codeParameter, Fault{"query", "is not percent-encoded: " + err.Error()})
+		return nil, faulty(codeParameter, Fault{Location: "query", Message: "is not percent-encoded: " + err.Error()})
 	}
 	var faults []Fault
 	for name, all := range values {
 		switch {
 		case !slices.Contains(known, name):
-			faults = append(faults, Fault{"query." + clip(name), "is unknown; known are: " + strings.Join(known, ", ")})
+			faults = append(faults, Fault{Location: "query." + clip(name), Message: "is unknown; known are: " + strings.Join(known, ", ")})
 		case len(all) > 1:
-			faults = append(faults, Fault{"query." + name, "stands twice"})
+			faults = append(faults, Fault{Location: "query." + name, Message: "stands twice"})
 		}
 	}
 	if len(faults) > 0 {
@@ -74,7 +74,7 @@ func durationParam(values url.Values, name string, fallback, most time.Duration)
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 || d > most {
-		return 0, faulty(codeParameter, Fault{"query." + name, fmt.Sprintf("%q: want a duration of at most %s, such as 5s or 500ms", clip(text), most)})
+		return 0, faulty(codeParameter, Fault{Location: "query." + name, Message: fmt.Sprintf("%q: want a duration of at most %s, such as 5s or 500ms", clip(text), most)})
 	}
 	return d, nil
 }

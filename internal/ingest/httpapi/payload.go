@@ -46,7 +46,7 @@ func (b *builder) fault(code, location, message string) {
 		b.code = code
 	}
 	if len(b.faults) < faultsMax {
-		b.faults = append(b.faults, Fault{location, message})
+		b.faults = append(b.faults, Fault{Location: location, Message: message})
 	}
 }
 
@@ -264,9 +264,9 @@ func (a *API) requestOf(r *http.Request) (request event.Request, fresh bool, err
 		case len(values) == 0:
 			return ""
 		case len(values) > 1:
-			faults = append(faults, Fault{"header." + name, "stands twice"})
+			faults = append(faults, Fault{Location: "header." + name, Message: "stands twice"})
 		case !isPlain(values[0], bytesMax):
-			faults = append(faults, Fault{"header." + name, fmt.Sprintf("has %d bytes: want 1 to %d bytes of UTF-8 without control characters", len(values[0]), bytesMax)})
+			faults = append(faults, Fault{Location: "header." + name, Message: fmt.Sprintf("has %d bytes: want 1 to %d bytes of UTF-8 without control characters", len(values[0]), bytesMax)})
 		}
 		return values[0]
 	}

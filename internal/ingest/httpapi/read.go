@@ -187,7 +187,7 @@ func (a *API) serveCommand(w http.ResponseWriter, r *http.Request) error {
 	}
 	commandID := r.PathValue("commandId")
 	if reason := textFault(commandID, event.IDBytesMax); reason != "" {
-		return faulty(codeParameter, Fault{"path.commandId", reason})
+		return faulty(codeParameter, Fault{Location: "path.commandId", Message: reason})
 	}
 	store, err := a.reader()
 	if err != nil {
@@ -216,7 +216,7 @@ func readProblem(err error) error {
 	var fault *streams.LogError
 	switch {
 	case errors.As(err, &stale):
-		return problem(http.StatusServiceUnavailable, codeStale, stale.Error()).retryAfter(retryAfterSeconds)
+		return problem(http.StatusServiceUnavailable, codeStale, stale.Error()).comeAgain()
 	case errors.As(err, &fault):
 		return problem(http.StatusServiceUnavailable, codeLog, fault.Error())
 	case errors.Is(err, streams.ErrNoCategory):

@@ -186,7 +186,7 @@ func TestErrorsOfReadsHaveTheirCodes(t *testing.T) {
 			t.Errorf("%v: got no problem", err)
 			continue
 		}
-		equal(t, err.Error(), words(p.Status, p.Code, p.retryAfterSeconds), want)
+		equal(t, err.Error(), words(p.Status, p.Code, p.RetryAfterSeconds), want)
 	}
 	var p *Problem
 	if errors.As(readProblem(streams.ErrUnavailable), &p) {

@@ -22,7 +22,7 @@ type readParams struct {
 }
 
 func (p *readParams) fault(name, format string, args ...any) {
-	p.faults = append(p.faults, Fault{"query." + name, fmt.Sprintf(format, args...)})
+	p.faults = append(p.faults, Fault{Location: "query." + name, Message: fmt.Sprintf(format, args...)})
 }
 
 // add takes the faults of another reader of parameters.

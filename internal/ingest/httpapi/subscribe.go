@@ -119,7 +119,7 @@ func beginAt(q *streams.FeedQuery, text, location string) error {
 	}
 	at, err := streams.ParsePosition(text)
 	if err != nil {
-		p := faulty(codePosition, Fault{location, err.Error()})
+		p := faulty(codePosition, Fault{Location: location, Message: err.Error()})
 		if !isHeader {
 			p.Errors[0].Message += "; want start, end, a time as in RFC 3339, or the id of a message"
 		}
@@ -146,7 +146,7 @@ func (a *API) serveSubscribe(w http.ResponseWriter, r *http.Request) error {
 	stop()
 	if err != nil {
 		if a.isDraining() {
-			return problem(http.StatusServiceUnavailable, codeUnavailable, "this service is stopping").retryAfter(retryAfterSeconds)
+			return problem(http.StatusServiceUnavailable, codeUnavailable, "this service is stopping").comeAgain()
 		}
 		return readProblem(err)
 	}

@@ -100,7 +100,7 @@ func (a *API) appendBatch(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if _, sent := r.Header["Idempotency-Key"]; sent {
-		return faulty(engine.CodeHeader, Fault{"header.Idempotency-Key", "has no meaning for a batch: give each request a commandId"})
+		return faulty(engine.CodeHeader, Fault{Location: "header.Idempotency-Key", Message: "has no meaning for a batch: give each request a commandId"})
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
@@ -172,10 +172,10 @@ func (a *API) batchTarget(stream event.StreamID, commandID, at string) error {
 		return err
 	}
 	if err := event.ValidateID(stream.ID); err != nil {
-		return faulty(engine.CodeKey, Fault{at + ".id", err.Error()})
+		return faulty(engine.CodeKey, Fault{Location: at + ".id", Message: err.Error()})
 	}
 	if !isPlain(commandID, event.IDBytesMax) {
-		return faulty(engine.CodeHeader, Fault{at + ".commandId", fmt.Sprintf("has %d bytes: want 1 to %d bytes without control characters", len(commandID), event.IDBytesMax)})
+		return faulty(engine.CodeHeader, Fault{Location: at + ".commandId", Message: fmt.Sprintf("has %d bytes: want 1 to %d bytes without control characters", len(commandID), event.IDBytesMax)})
 	}
 	return nil
 }
@@ -237,7 +237,7 @@ func (a *API) avroBatch(ctx context.Context, value []byte, shared event.Request)
 
 func badAvro(err error) error {
 	if isBadData(err) {
-		return faulty(codeBody, Fault{root, err.Error()})
+		return faulty(codeBody, Fault{Location: root, Message: err.Error()})
 	}
 	return err
 }
@@ -246,12 +246,12 @@ func checkBatch(in codec.AppendBatch) error {
 	events := 0
 	for i := range in.Requests {
 		if len(in.Requests[i].Events) > eventsMax {
-			return faulty(codeBody, Fault{fmt.Sprintf("%s.requests[%d].events", root, i), fmt.Sprintf("has %d events, at most %d are allowed", len(in.Requests[i].Events), eventsMax)})
+			return faulty(codeBody, Fault{Location: fmt.Sprintf("%s.requests[%d].events", root, i), Message: fmt.Sprintf("has %d events, at most %d are allowed", len(in.Requests[i].Events), eventsMax)})
 		}
 		events += len(in.Requests[i].Events)
 	}
 	if n := len(in.Requests); n == 0 || n > requestsMax || events > batchEventsMax {
-		return faulty(codeBody, Fault{root + ".requests", fmt.Sprintf("has %d requests with %d events: want 1 to %d with at most %d", n, events, requestsMax, batchEventsMax)})
+		return faulty(codeBody, Fault{Location: root + ".requests", Message: fmt.Sprintf("has %d requests with %d events: want 1 to %d with at most %d", n, events, requestsMax, batchEventsMax)})
 	}
 	return nil
 }
@@ -296,7 +296,7 @@ func (a *API) avroRequest(ctx context.Context, q *codec.AppendBatchRequest, requ
 }
 
 func invalidRequest(code, location, message string) *Problem {
-	p := faulty(code, Fault{location, message})
+	p := faulty(code, Fault{Location: location, Message: message})
 	p.Outcome = string(engine.OutcomeInvalid)
 	return p
 }
