@@ -525,14 +525,14 @@ func checkHealing(r *Run, _ *index) []Violation {
 }
 
 // checkStopped demands, of a fault that must not be survived silently, that the partitions that it
-// hit stopped loudly and that none of their requests was answered with success afterwards.
-func checkStopped(r *Run, x *index) []Violation {
+// hit stopped loudly. What was answered meanwhile is held to the log by the other checks.
+func checkStopped(r *Run, _ *index) []Violation {
 	if !r.Stops {
 		return nil
 	}
 	var found []Violation
 	if len(r.Silent) > 0 {
-		found = append(found, Violation{"loud stop", fmt.Sprintf("not stopped, though they had to: %s", strings.Join(r.Silent, ", "))})
+		found = append(found, Violation{"loud stop", strings.Join(r.Silent, "; ")})
 	}
 	return found
 }

@@ -154,8 +154,10 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		}, "4 offsets"},
 		"no progress after the faults": {func(h *history) { h.run.Progress = -1 }, "8 healing"},
 		"answers owed at the end":      {func(h *history) { h.run.Owed = "1 answer" }, "8 healing"},
-		"a stop that did not come":     {func(h *history) { h.run.Stops, h.run.Silent = true, []string{"log/0"} }, "loud stop"},
-		"what only the runner saw":     {func(h *history) { h.run.Notes = []string{"a process did not end"} }, "runner"},
+		"a stop that did not come": {func(h *history) {
+			h.run.Stops, h.run.Silent = true, []string{"1 partitions of log are stopped, want 2"}
+		}, "loud stop"},
+		"what only the runner saw": {func(h *history) { h.run.Notes = []string{"a process did not end"} }, "runner"},
 	} {
 		h := wellBehaved()
 		row.spoil(h)

@@ -15,7 +15,7 @@ type Run struct {
 	// Stops says that the cell's fault demands a loud stop: what was asked behind it may stay
 	// without an answer, and nothing need heal.
 	Stops bool `json:"stops,omitempty"`
-	// Silent lists partitions that had to stop, as "category/partition".
+	// Silent says in words what was missing of the loud stop; empty where it came.
 	Silent []string `json:"silent,omitempty"`
 	// Views says that views were kept.
 	Views bool `json:"views,omitempty"`

@@ -153,8 +153,13 @@ func (s *service) metric(ctx context.Context, name string) float64 {
 	if err != nil {
 		return 0
 	}
+	return sumOf(body, name)
+}
+
+// sumOf sums the series of one metric, or takes the one whose labels the name has.
+func sumOf(metrics, name string) float64 {
 	var sum float64
-	for line := range strings.Lines(body) {
+	for line := range strings.Lines(metrics) {
 		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == '{' || rest[0] == ' ') {
 			fields := strings.Fields(line)
 			value, _ := strconv.ParseFloat(fields[len(fields)-1], 64)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -232,51 +234,96 @@ func (g *stage) deleteEvents(ctx context.Context, category string, behind []int3
 	return nil
 }
 
-// stopped waits until no partition that must stop is served any more, and the services say that
-// they are not ready. It returns what is not so.
+// stopped waits until the partitions that must stop have stopped: each is counted as stopped, no
+// more are served than nothing was done to, and the instances that hold them say that they are not
+// ready. It returns what is not so.
 func (g *stage) stopped(ctx context.Context) []string {
 	g.mu.Lock()
-	mayServe := map[string]int{} // partitions of a category that nothing was done to
+	mustStop := map[string]int{} // partitions of a category
 	for p := range g.expected {
-		category := p[:strings.Index(p, "/")]
-		if _, known := mayServe[category]; !known {
-			mayServe[category] = int(g.st.run.Partitions)
-		}
-		mayServe[category]--
+		category, _, _ := strings.Cut(p, "/")
+		mustStop[category]++
 	}
 	g.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, stopMax)
 	defer cancel()
-	allowed := 0
-	for _, n := range mayServe {
-		allowed += n
-	}
-	var servedLast, silentLast int // of the last look that was not cut short
+	var last []string // of the last look that was not cut short
 	err := poll(ctx, 100*time.Millisecond, "partitions to stop", func() (bool, error) {
-		served, silent := 0, 0
+		var looks []look
 		for _, s := range g.st.named("ingest") {
-			own := 0
-			for category := range mayServe {
-				own += int(s.metric(ctx, `foldstream_ingest_partitions_owned{category="`+category+`"}`))
-			}
-			served += own
-			if status, _, err := s.get(ctx, "/readyz"); err != nil || status == 200 {
-				silent++
-			}
+			looks = append(looks, s.look(ctx, mustStop))
 		}
+		faults := notStopped(mustStop, int(g.st.run.Partitions), looks)
 		if ctx.Err() == nil {
-			servedLast, silentLast = served, silent
+			last = faults
 		}
-		return served <= allowed && silent < len(g.st.named("ingest")), nil
+		return len(faults) == 0, nil
 	})
 	if err == nil {
 		return nil
 	}
-	return []string{fmt.Sprintf("%d partitions are served still after %s, %d may be, %d of %d instances call themselves ready", servedLast, stopMax, allowed, silentLast, len(g.st.named("ingest")))}
+	return append(last, err.Error())
 }
 
 // stopMax is how long a loud stop may take.
 const stopMax = 20 * time.Second
+
+// look is what one instance says of itself, partitions by category.
+type look struct {
+	name            string
+	fault           error // it did not answer
+	ready           bool
+	served, stopped map[string]int
+}
+
+func (s *service) look(ctx context.Context, categories map[string]int) look {
+	l := look{name: s.name, served: map[string]int{}, stopped: map[string]int{}}
+	status, _, err := s.get(ctx, "/readyz")
+	if err != nil {
+		l.fault = err
+		return l
+	}
+	l.ready = status == http.StatusOK
+	_, metrics, err := s.get(ctx, "/metrics")
+	if err != nil {
+		l.fault = err
+		return l
+	}
+	for c := range categories {
+		l.served[c] = int(sumOf(metrics, `foldstream_ingest_partitions_owned{category="`+c+`"}`))
+		l.stopped[c] = int(sumOf(metrics, `foldstream_ingest_partitions_stopped{category="`+c+`"}`))
+	}
+	return l
+}
+
+// notStopped says what a loud stop lacks, of a look at all instances. Instances that have only just
+// started own nothing and are not ready: that is no stop, so it asks for the partitions that they
+// call stopped, too.
+func notStopped(mustStop map[string]int, partitions int, looks []look) []string {
+	var faults []string
+	for _, l := range looks {
+		if l.fault != nil {
+			faults = append(faults, fmt.Sprintf("%s does not answer: %v", l.name, l.fault))
+		}
+	}
+	for _, category := range slices.Sorted(maps.Keys(mustStop)) {
+		served, stopped := 0, 0
+		for _, l := range looks {
+			served += l.served[category]
+			stopped += l.stopped[category]
+			if l.stopped[category] > 0 && l.ready {
+				faults = append(faults, fmt.Sprintf("%s has stopped partitions of %s and calls itself ready", l.name, category))
+			}
+		}
+		if want := mustStop[category]; stopped < want {
+			faults = append(faults, fmt.Sprintf("%d partitions of %s are stopped, want %d", stopped, category, want))
+		}
+		if most := partitions - mustStop[category]; served > most {
+			faults = append(faults, fmt.Sprintf("%d partitions of %s are served, at most %d may be", served, category, most))
+		}
+	}
+	return faults
+}
 
 // behindGone puts what was kept of deleted topics before what is in the new ones.
 func (g *stage) behindGone(r *Run) {
