@@ -33,6 +33,17 @@ func (c Compatibility) validate() error {
 	return fmt.Errorf("compatibility %q: want %s, %s or %s", clip(string(c)), BackwardTransitive, Backward, None)
 }
 
+// Held are the earlier versions, ascending, that a new one must be able to read.
+func (c Compatibility) Held(earlier []*codec.Registered) []*codec.Registered {
+	switch c.withDefault() {
+	case None:
+		return nil
+	case Backward:
+		return earlier[max(0, len(earlier)-1):]
+	}
+	return earlier
+}
+
 // LintError lists what makes a schema unfit to be registered, although it parses.
 type LintError struct {
 	Type   string

@@ -50,7 +50,7 @@ func withKinds(candidates []candidate) ([]candidate, error) {
 			c.schema, err = codec.Parse(text)
 		}
 		if err != nil {
-			faults = append(faults, fmt.Errorf("register %s: %w", label(c.Submission), err))
+			faults = append(faults, refusal(c.Submission, err))
 		}
 		candidates[i] = c
 	}
@@ -109,10 +109,10 @@ func theirRefusal(planned *codec.Registered, err error) error {
 	}
 	switch response.StatusCode {
 	case http.StatusConflict:
-		return &codec.CompatibilityError{
+		return refused{&codec.CompatibilityError{
 			Type: planned.Type, Version: planned.Version, Against: planned.Version - 1,
 			Faults: []string{"the registry refuses it: " + clip(response.Message)},
-		}
+		}}
 	case http.StatusUnprocessableEntity:
 		return refused{fmt.Errorf("the registry refuses it: %w", err)}
 	}

@@ -158,8 +158,21 @@ func TestTheRegistrysOwnRefusalIsIncompatibility(t *testing.T) {
 	})
 	err := mustRefuse(t, r, "the registry refuses it", submission("order", "Placed", 1, fieldID))
 	var incompatible *codec.CompatibilityError
-	if !errors.As(err, &incompatible) {
-		t.Errorf("got %v, want a *codec.CompatibilityError", err)
+	if !errors.As(err, &incompatible) || !errors.Is(err, ErrRefused) {
+		t.Errorf("got %v, want a *codec.CompatibilityError that wraps ErrRefused", err)
+	}
+}
+
+// The kind is written into the text, which may make it one byte too long: the same text would be
+// refused again.
+func TestATextWithoutRoomForItsKindIsRefused(t *testing.T) {
+	t.Parallel()
+	r := openConfluent(t, fakeRegistry(t).URL(), nil)
+	s := submission("order", "Placed", 1, fieldID)
+	s.Text = strings.Replace(s.Text, `"fs.kind": "event", `, "", 1)
+	s.Text += strings.Repeat(" ", codec.SchemaBytesMax-len(s.Text))
+	if err := mustRefuse(t, r, "bytes", s); !errors.Is(err, ErrRefused) {
+		t.Errorf("got %v, want ErrRefused", err)
 	}
 }
 

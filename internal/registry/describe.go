@@ -46,6 +46,14 @@ func checkType(typ string) error {
 	return nil
 }
 
+// CheckSubject refuses a subject that is named after a topic, and says what to do instead.
+func CheckSubject(subject string) error {
+	if topicSubject(subject) {
+		return checkType(subject)
+	}
+	return nil
+}
+
 func topicSubject(subject string) bool {
 	return strings.HasSuffix(subject, "-value") || strings.HasSuffix(subject, "-key")
 }
@@ -78,6 +86,17 @@ func normal(text string) string {
 		return text
 	}
 	return string(out)
+}
+
+// SameSchema says whether two schemas are one and the same to a registry: they differ in white
+// space, in the order of keys, and in doc texts at most.
+func SameSchema(a, b *codec.Schema) bool { return normal(a.Text()) == normal(b.Text()) }
+
+// SameBytes says whether what is written with one schema is written with the other, too: names,
+// types, logical types and the order of fields are equal. Defaults, aliases, doc texts and
+// properties, which only readers look at, may differ.
+func SameBytes(a, b *codec.Schema) bool {
+	return a.Canonical() == b.Canonical() && len(codec.CheckCompatible(a, b)) == 0
 }
 
 // withoutDocs drops "doc" wherever it is a doc text; below "default" it is data.

@@ -37,8 +37,9 @@ func (s *server) register(ctx context.Context, c *call) (any, error) {
 			return nil, err
 		}
 	}
-	// The registry bounds a registration itself; to break one off leaves its fate unknown.
-	regs, err := s.registry.Register(c.request.Context(), []registry.Submission{{Type: typ, Version: max(0, in.Version), Kind: kind, Text: in.Schema}})
+	// The registry bounds a registration itself; to break one off, because the client hangs up or the
+	// request takes long, leaves its fate unknown.
+	regs, err := s.registry.Register(context.WithoutCancel(ctx), []registry.Submission{{Type: typ, Version: max(0, in.Version), Kind: kind, Text: in.Schema}})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -275,6 +276,41 @@ func TestAStoreThatDoesNotAnswerIs503(t *testing.T) {
 		if got.header.Get("Retry-After") == "" || strings.Contains(got.body, "10.0.0.7") {
 			t.Errorf("%s %s: got Retry-After %q and %s, want one, and no address", c.method, c.path, got.header.Get("Retry-After"), got.body)
 		}
+	}
+}
+
+// leaving is a registry whose client hangs up while it registers.
+type leaving struct {
+	*memory
+	hangUp func()
+	seen   error // of the registration's context afterwards
+}
+
+func (l *leaving) Register(ctx context.Context, _ []registry.Submission) ([]*codec.Registered, error) {
+	l.hangUp()
+	_, bounded := ctx.Deadline()
+	if l.seen = ctx.Err(); bounded {
+		l.seen = errors.Join(l.seen, errors.New("the request's time bounds it"))
+	}
+	return nil, errors.Join(l.seen, registry.ErrRefused)
+}
+
+func TestAClientThatHangsUpBreaksNoRegistrationOff(t *testing.T) {
+	t.Parallel()
+	ctx, hangUp := context.WithCancel(t.Context())
+	r := &leaving{memory: inMemory(t), hangUp: hangUp}
+	handler, err := New(Config{Registry: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := httptest.NewRequestWithContext(ctx, http.MethodPost, "/subjects/order.Placed/versions", strings.NewReader(body(record("order.Placed", fieldID))))
+	request.Header.Set("Content-Type", mediaV1)
+	handler.ServeHTTP(httptest.NewRecorder(), request)
+	if ctx.Err() == nil {
+		t.Fatal("nothing was registered")
+	}
+	if r.seen != nil {
+		t.Errorf("the registration's context: got %v, want one that goes on", r.seen)
 	}
 }
 
