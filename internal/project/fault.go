@@ -6,32 +6,12 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/foldstream/foldstream/pkg/projection/declared"
 )
 
 // Fault is one thing that is wrong with a project.
-type Fault struct {
-	File    string
-	Line    int // 0 where no line can be named
-	Column  int // 0 where only the line is known
-	Problem string
-	Remedy  string
-}
-
-func (f *Fault) Error() string {
-	var b strings.Builder
-	b.WriteString(f.File)
-	if f.Line > 0 {
-		fmt.Fprintf(&b, ":%d", f.Line)
-	}
-	if f.Line > 0 && f.Column > 0 {
-		fmt.Fprintf(&b, ":%d", f.Column)
-	}
-	b.WriteString(": " + f.Problem)
-	if f.Remedy != "" {
-		b.WriteString(": " + f.Remedy)
-	}
-	return b.String()
-}
+type Fault = declared.Fault
 
 // faultsMax bounds a report: beyond it more faults help nobody.
 const faultsMax = 100

@@ -142,7 +142,6 @@ func TestFaultsNamePlaceProblemAndRemedy(t *testing.T) {
 		{"Foldstream's own folder", files(append(issued, File, appendProject, "schemas/foldstream/Mine.v1.avsc", schema("foldstream", "Mine"))...), []string{"dir/schemas/foldstream/Mine.v1.avsc: the folder foldstream is reserved"}},
 		{"sagas in files", files(append(issued, File, appendProject, "sagas/x.v1.yaml", "saga: x")...), []string{"dir/sagas/x.v1.yaml", "this version does not read sagas from files"}},
 		{"a view at fault", files(append(issued, File, appendProject, "views/x.v1.yaml", "view: x\nversion: 1\ncolumns: {total: bigint}\non: {invoice.Isued: {set: {total: 1}}}")...), []string{`dir/views/x.v1.yaml:4:6: event type "invoice.Isued" has no schema: did you mean invoice.Issued?`}},
-		{"sagas in files", files(append(issued, File, appendProject, "sagas/x.v1.yaml", "saga: x")...), []string{"this version does not read sagas from files"}},
 		{"several faults", files(File, "namespace: Acme\ncategories:\n  a: {mode: x}\n  B: {mode: append}\n", "schemas/c/X.v1.avsc", "{}"), []string{
 			"yaml:1: ", "yaml:3: ", "yaml:4: ", "schemas/c: "}},
 	} {

@@ -240,11 +240,9 @@ func (l *loader) own() {
 
 // notYetRead refuses what this version would silently ignore.
 func (l *loader) notYetRead() {
-	for _, dir := range []string{"sagas"} {
-		entries, err := fs.ReadDir(l.fsys, dir)
-		if err == nil && len(entries) > 0 {
-			l.fault(path.Join(dir, entries[0].Name()), 0, "write it in Go (pkg/app's Program), or move the folder away", "this version does not read %s from files", dir)
-		}
+	const sagas = "sagas"
+	if entries, err := fs.ReadDir(l.fsys, sagas); err == nil && len(entries) > 0 {
+		l.fault(path.Join(sagas, entries[0].Name()), 0, "write it in Go (pkg/app's Program), or move the folder away", "this version does not read sagas from files")
 	}
 }
 

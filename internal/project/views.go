@@ -14,7 +14,8 @@ func (l *loader) views() {
 	}
 	views, err := declared.Load(l.fsys, declared.Dir, "", l.project.ViewTypes())
 	for _, f := range declared.Faults(err) {
-		l.faults = append(l.faults, &Fault{File: path.Join(l.label, f.File), Line: f.Line, Column: f.Column, Problem: f.Problem, Remedy: f.Remedy})
+		f.File = path.Join(l.label, f.File)
+		l.faults = append(l.faults, f)
 	}
 	if err != nil && len(l.faults) == 0 {
 		l.fault(declared.Dir, 0, "", "%v", err)

@@ -3,6 +3,7 @@ package declared
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // avsc is one datum of a schema's text, as far as its shape goes. The text was parsed and checked
@@ -13,6 +14,7 @@ type avsc struct {
 	Namespace string
 	Logical   string
 	Scale     int
+	scaled    bool // the scale is written
 	Size      int
 	Items     *avsc // of an array or a map
 	Branches  []*avsc
@@ -20,9 +22,8 @@ type avsc struct {
 }
 
 type avscField struct {
-	Name    string
-	Type    *avsc
-	Logical string // of the field, which counts for its type
+	Name string
+	Type *avsc
 }
 
 func parseAVSC(text string) (*avsc, error) {
@@ -62,6 +63,7 @@ func readObject(m map[string]any) (*avsc, error) {
 		Type: typ, Name: textIn(m, "name"), Namespace: textIn(m, "namespace"), Logical: textIn(m, "logicalType"),
 		Scale: numberIn(m, "scale"), Size: numberIn(m, "size"),
 	}
+	_, out.scaled = m["scale"]
 	var err error
 	switch typ {
 	case "array":
@@ -79,13 +81,54 @@ func readFields(v any) ([]avscField, error) {
 	var out []avscField
 	for _, item := range list {
 		m, _ := item.(map[string]any)
-		typ, err := readAVSC(m["type"])
+		typ, err := readFieldType(m)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("field %q: %w", textIn(m, "name"), err)
 		}
-		out = append(out, avscField{Name: textIn(m, "name"), Type: typ, Logical: textIn(m, "logicalType")})
+		out = append(out, avscField{Name: textIn(m, "name"), Type: typ})
 	}
 	return out, nil
+}
+
+// flatKeys are the keys by which a field that is written flat, as goavro takes it, holds its type:
+// {"name": "tags", "type": "array", "items": "string"}.
+var flatKeys = map[string]string{"array": "items", "map": "values", "enum": "symbols", "fixed": "size", "record": "fields", "error": "fields"}
+
+// readFieldType reads the type of a field as the codec does: it may be written flat, and a logical
+// type may stand on the field.
+func readFieldType(m map[string]any) (*avsc, error) {
+	if kind, plain := m["type"].(string); plain {
+		if _, flat := m[flatKeys[kind]]; flat {
+			return readObject(m)
+		}
+	}
+	typ, err := readAVSC(m["type"])
+	if err == nil {
+		typ.lift(m)
+	}
+	return typ, err
+}
+
+// lift applies the logical type that stands on a field to its type, or to the first branch that is
+// not null. What is written on the type wins.
+func (n *avsc) lift(field map[string]any) {
+	logical := textIn(field, "logicalType")
+	if logical == "" {
+		return
+	}
+	if n.Type == "union" {
+		i := slices.IndexFunc(n.Branches, func(b *avsc) bool { return b.Type != "null" })
+		if i < 0 {
+			return
+		}
+		n = n.Branches[i]
+	}
+	if n.Logical == "" {
+		n.Logical = logical
+	}
+	if n.Logical == "decimal" && !n.scaled {
+		n.Scale = numberIn(field, "scale")
+	}
 }
 
 func textIn(m map[string]any, key string) string {

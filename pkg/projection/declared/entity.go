@@ -284,11 +284,10 @@ func (f *folding) apply(rule *entityRule) error {
 	case rule.row == rowRequired && !f.row.exists:
 		return fmt.Errorf("%s on a stream that has no row yet", f.scope.event.Type)
 	case rule.row == rowNew, !f.row.exists:
-		copy(f.row.vals, f.plan.initial)
+		f.clear()
 	}
 	if rule.delete {
-		copy(f.row.vals, f.plan.initial)
-		f.row.exists = false
+		f.clear()
 		return nil
 	}
 	// Every expression of a rule sees the row as it was before the rule.
@@ -305,6 +304,12 @@ func (f *folding) apply(rule *entityRule) error {
 	}
 	f.row.exists = true
 	return nil
+}
+
+// clear makes the row one that was never there.
+func (f *folding) clear() {
+	copy(f.row.vals, f.plan.initial)
+	f.row.exists = false
 }
 
 // Row implements projection.Folding.
@@ -420,7 +425,7 @@ func (x *exprEnv) sumInto(a assignment, c *column, at int) func(*scope) (any, er
 	}
 	amount := *c
 	amount.nullable, amount.columnType.name = true, c.wire
-	read := x.valueFor(a.expr, &amount)
+	read := x.unplaced(a.expr, &amount)
 	if read == nil {
 		return nil
 	}
@@ -510,19 +515,19 @@ func (x *exprEnv) appendTo(a assignment, c *column, at int) func(*scope) (any, e
 		x.add(a.name.at, "write set or add, or make it jsonb or text[]", "append wants a list, column %s is %s", c.title, c.name)
 		return nil
 	}
-	read := x.valueFor(a.expr, &item)
+	read := x.unplaced(a.expr, &item)
 	switch {
 	case read == nil:
 		return nil
 	case c.wire == "text[]":
-		return func(s *scope) (any, error) {
+		return placed(c, func(s *scope) (any, error) {
 			v, err := read(s)
 			if err != nil {
 				return nil, err
 			}
 			have, _ := s.row.vals[at].([]string)
 			return append(slices.Clip(have), v.(string)), nil
-		}
+		})
 	}
 	return placed(c, func(s *scope) (any, error) {
 		v, err := read(s)

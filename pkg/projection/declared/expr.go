@@ -120,7 +120,7 @@ func (x *exprEnv) compile(t text) *expr {
 	}
 	e := &expr{source: t, typ: checked.OutputType()}
 	tree := checked.NativeRep()
-	if e.node = (&nodes{tree: tree, env: x}).node(tree.Expr()); e.node != nil {
+	if e.node = (&nodes{env: x}).node(tree.Expr()); e.node != nil {
 		return e
 	}
 	return x.plan(e, checked)
@@ -193,8 +193,17 @@ func (x *exprEnv) interpreted(e *expr) *expr {
 	return x.interpret(e)
 }
 
-// valueFor is an expression whose value a column holds.
+// valueFor is an expression whose value a column holds. Its errors name the column.
 func (x *exprEnv) valueFor(t text, c *column) func(*scope) (any, error) {
+	read := x.unplaced(t, c)
+	if read == nil {
+		return nil
+	}
+	return placed(c, read)
+}
+
+// unplaced is valueFor whose errors do not name the column.
+func (x *exprEnv) unplaced(t text, c *column) func(*scope) (any, error) {
 	e := x.compile(t)
 	if e == nil {
 		return nil
@@ -209,18 +218,18 @@ func (x *exprEnv) valueFor(t text, c *column) func(*scope) (any, error) {
 		return nil
 	}
 	if e.node != nil && e.node.form != formDyn && (c.wire == "jsonb" || e.node.form == formNull || boxed(e.node) != nil) {
-		return placed(c, c.fromNode(e.node))
+		return c.fromNode(e.node)
 	}
 	if e = x.interpreted(e); e == nil {
 		return nil
 	}
-	return placed(c, func(s *scope) (any, error) {
+	return func(s *scope) (any, error) {
 		v, err := e.value(s)
 		if err != nil {
 			return nil, err
 		}
 		return c.fromValue(v)
-	})
+	}
 }
 
 func orElse(path string, c *column) string {
@@ -229,6 +238,7 @@ func orElse(path string, c *column) string {
 	return fmt.Sprintf("has(%s) ? %s : %s", path, path, zero)
 }
 
+// placed adds the column to errors.
 func placed(c *column, f func(*scope) (any, error)) func(*scope) (any, error) {
 	return func(s *scope) (any, error) {
 		v, err := f(s)

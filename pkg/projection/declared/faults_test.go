@@ -1,6 +1,7 @@
 package declared
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -124,5 +125,35 @@ func TestFilesOfAFolderAreCheckedTogether(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestLimitsHoldWhateverAliasesMultiply(t *testing.T) {
+	t.Parallel()
+	const many = 10_000
+	var b strings.Builder
+	b.WriteString("view: v\nversion: 1\ncolumns: {total: bigint}\non:\n  invoice.T0: &rules\n    - &rule\n      set: &set\n")
+	for i := range many {
+		fmt.Fprintf(&b, "        c%d: 1\n", i)
+	}
+	b.WriteString("    " + strings.Repeat("- *rule\n    ", RulesMax-1) + "\n")
+	for i := 1; i < TypesMax; i++ {
+		fmt.Fprintf(&b, "  invoice.T%d: *rules\n", i)
+	}
+	f := &faults{file: "v.yaml"}
+	r := &reader{faults: f}
+	root, ok := r.root([]byte(b.String()))
+	if !ok {
+		t.Fatal(f.err())
+	}
+	d := r.definition(root)
+	if r.expressions != ExpressionsMax+1 {
+		t.Errorf("read %d expressions, want to stop behind %d", r.expressions, ExpressionsMax)
+	}
+	if len(d.on) != 1 || len(d.on[0].rules) != 1 {
+		t.Errorf("read on with %d types, want one with one rule", len(d.on))
+	}
+	if len(f.all) != 1 || !strings.Contains(f.all[0].Problem, "more than 2000 expressions") {
+		t.Errorf("got %v, want the one fault", f.err())
 	}
 }

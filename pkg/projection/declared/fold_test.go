@@ -1,7 +1,13 @@
 package declared
 
 import (
+	"context"
+	"strings"
 	"testing"
+	"testing/fstest"
+
+	"github.com/foldstream/foldstream/pkg/codec"
+	"github.com/foldstream/foldstream/pkg/event"
 )
 
 func TestTheExampleOfTheDesignFolds(t *testing.T) {
@@ -201,4 +207,86 @@ tests:
       - {category: invoice, stream: i1, version: 2, n: 1, account: "", cents: 7, note: null}
       - {category: invoice, stream: i1, version: 2, n: 2, cents: 0, note: large}
 `)
+}
+
+func TestARowThatIsBegunAfreshForgetsWhatItWas(t *testing.T) {
+	t.Parallel()
+	passes(t, `
+view: fresh
+version: 1
+columns: {least: bigint, most: bigint, first_at: timestamptz, total: bigint, before: boolean, note: text}
+on:
+  invoice.Issued: {row: new, min: {least: event.total, first_at: meta.time}, max: {most: event.total}, add: {total: event.total}, set: {before: row_exists}}
+  invoice.Paid: {min: {least: event.cents}, max: {most: event.cents}, set: {note: "'paid'"}}
+`, `
+tests:
+  - name: issued twice
+    given:
+      - {type: invoice.Issued, stream: i1, time: 2026-03-01T00:00:00Z, data: {total: 5, customer: a}}
+      - {type: invoice.Paid, stream: i1, data: {cents: 3}}
+      - {type: invoice.Paid, stream: i1, data: {cents: 9}}
+      - {type: invoice.Issued, stream: i1, time: 2026-03-02T00:00:00Z, data: {total: 7, customer: a}}
+      - {type: invoice.Issued, stream: i2, data: {total: -4, customer: a}}
+    then:
+      - {id: i1, least: 7, most: 7, first_at: 2026-03-02T00:00:00Z, total: 7, before: false, note: ""}
+      - {id: i2, least: -4, most: -4, total: -4, before: false}
+`)
+}
+
+func TestEachOfNullIsNoItem(t *testing.T) {
+	t.Parallel()
+	const text = `{"type":"record","name":"Sent","namespace":"x","fields":[
+	 {"name":"box","type":["null",{"type":"record","name":"Box","fields":[{"name":"lines","type":["null",{"type":"array","items":"string"}]}]}]}]}`
+	schema, err := codec.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := NewTypes(Type{Name: "x.Sent", Version: 1, Kind: event.KindEvent, Schema: schema})
+	results, err := Test(context.Background(), fstest.MapFS{
+		"views/v.v1.yaml": {Data: []byte("view: v\nversion: 1\ncolumns: {names: 'text[]', sent: bigint}\non:\n  x.Sent:\n    - {each: event.box.lines, append: {names: item}}\n    - {add: {sent: 1}}")},
+		"views/v.v1.test.yaml": {Data: []byte(`
+tests:
+  - name: null on the way, null, and some
+    given:
+      - {type: x.Sent, stream: s, data: {box: null}}
+      - {type: x.Sent, stream: s, data: {box: {lines: null}}}
+      - {type: x.Sent, stream: s, data: {box: {lines: [a, b]}}}
+    then:
+      - {id: s, names: [a, b], sent: 3}
+`)},
+	}, "views", "", types)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range results {
+		if !r.Passed() {
+			t.Errorf("%s: %v", r.Name, r.Failures)
+		}
+	}
+}
+
+func TestAnErrorNamesItsColumnOnce(t *testing.T) {
+	t.Parallel()
+	results, err := runTests(t, `{view: once, version: 1, columns: {cents: bigint, lines: jsonb, tags: 'text[]'}, on: {
+ invoice.Issued: {add: {cents: "event.lines[0].cents"}}, invoice.Paid: {append: {lines: "{'a': [1][event.cents]}"}}, invoice.Voided: {append: {tags: "['a'][size(event.why)]"}}}}`, `
+tests:
+  - name: at fault
+    given:
+      - {type: invoice.Issued, stream: i1, data: {total: 1, customer: a}}
+      - {type: invoice.Paid, stream: i2, data: {cents: 5}}
+      - {type: invoice.Voided, stream: i3, data: {why: long}}
+    then: []
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failures := results[0].Failures
+	if len(failures) != 3 {
+		t.Errorf("got %d failures, want 3: %v", len(failures), failures)
+	}
+	for _, text := range failures {
+		if got := strings.Count(text, "column "); got != 1 {
+			t.Errorf("names the column %d times: %s", got, text)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package declared
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -45,8 +46,7 @@ type node struct {
 
 // nodes compiles the checked tree of one expression.
 type nodes struct {
-	tree *ast.AST
-	env  *exprEnv
+	env *exprEnv
 }
 
 // node returns nil for what the subset does not have.
@@ -429,23 +429,13 @@ func ordered(operator string, a, b *node) *node {
 	case formText:
 		out.bool = both(a.text, b.text, func(x, y string) (bool, error) { return holds(strings.Compare(x, y)), nil })
 	case formInt:
-		out.bool = both(a.int, b.int, func(x, y int64) (bool, error) { return holds(compareInts(x, y)), nil })
+		out.bool = both(a.int, b.int, func(x, y int64) (bool, error) { return holds(cmp.Compare(x, y)), nil })
 	case formTime:
 		out.bool = both(a.time, b.time, func(x, y time.Time) (bool, error) { return holds(x.Compare(y)), nil })
 	default:
 		return nil
 	}
 	return out
-}
-
-func compareInts(x, y int64) int {
-	switch {
-	case x < y:
-		return -1
-	case x > y:
-		return 1
-	}
-	return 0
 }
 
 func both[A, R any](a, b get[A], f func(x, y A) (R, error)) get[R] {

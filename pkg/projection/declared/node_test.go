@@ -29,10 +29,10 @@ func anyExpr(t *rapid.T, of form, depth int) string {
 	choice := func() string { return fmt.Sprintf("(%s ? %s : %s)", draw(formBool), draw(of), draw(of)) }
 	switch of {
 	case formText:
-		return pick([]string{"event.customer", "event.note", "event.address.city", "event.address.zip", "event.price", "event.state", "row.name", "row.note", "meta.user", "stream.id", "''", "'a\\n\"'", "null"},
+		return pick([]string{"event.customer", "event.note", "event.address.city", "event.address.zip", "event.price", "event.state", "row.name", "row.note", "meta.user", "stream.id", "item.sku", "''", "'a\\n\"'", "null"},
 			choice, func() string { return draw(formText) + " + " + draw(formText) })
 	case formInt:
-		return pick([]string{"event.total", "event.dueDays", "row.total", "meta.version", "1", "-3", "9223372036854775807"},
+		return pick([]string{"event.total", "event.dueDays", "row.total", "meta.version", "item.cents", "1", "-3", "9223372036854775807"},
 			choice, func() string { return "(" + draw(formInt) + " + " + draw(formInt) + ")" },
 			func() string { return "(" + draw(formInt) + " - " + draw(formInt) + ")" },
 			func() string { return "millis(" + draw(formTime) + " - " + draw(formTime) + ")" })
@@ -55,7 +55,7 @@ func anyExpr(t *rapid.T, of form, depth int) string {
 			func() string { return "!" + draw(formBool) })
 	}
 	any := rapid.SampledFrom([]form{formText, formInt, formTime, formBool, formDouble, formMap})
-	return pick([]string{"event.tags", "event.labels", "event.lines", "event.address", "event", "{}", "[]", "[event.note]"},
+	return pick([]string{"event.tags", "event.labels", "event.lines", "event.address", "event", "item", "{}", "[]", "[event.note]"},
 		func() string {
 			return fmt.Sprintf("{'b': %s, 'a': %s}", draw(any.Draw(t, "kind")), draw(any.Draw(t, "kind")))
 		},
@@ -116,6 +116,7 @@ func TestWhatIsCompiledMeansWhatCELSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	line := s.record.fields[s.record.byName["lines"]].item
 	columns := []*column{
 		{columnType: columnTypes[0], title: "name"}, {columnType: columnTypes[0], title: "note", nullable: true},
 		{columnType: columnTypes[1], title: "total"}, {columnType: columnTypes[6], title: "at"},
@@ -126,6 +127,9 @@ func TestWhatIsCompiledMeansWhatCELSays(t *testing.T) {
 		f := &faults{}
 		x, err := newExprEnv(f, s, columns, row)
 		if err != nil {
+			rt.Fatal(err)
+		}
+		if x, err = x.withItem(itemShape, line, line.celType()); err != nil {
 			rt.Fatal(err)
 		}
 		kind := rapid.SampledFrom([]form{formText, formInt, formBool, formTime, formDouble, formMap}).Draw(rt, "form")
@@ -140,11 +144,13 @@ func TestWhatIsCompiledMeansWhatCELSays(t *testing.T) {
 		}
 		data := reflect.New(s.goType).Elem()
 		anyData(rt, data, s)
+		item := reflect.New(line.goType).Elem()
+		anyData(rt, item, line)
 		e := projection.Event{
 			Stream: event.StreamID{Category: "invoice", ID: "i"}, Version: event.Version(rapid.Int64Range(1, 9).Draw(rt, "version")),
 			UserID: "u", Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		}
-		sc := &scope{event: &e, data: data, shape: s, rowType: row, row: &rowState{
+		sc := &scope{event: &e, data: data, shape: s, rowType: row, item: itemNow{shape: line, data: item}, row: &rowState{
 			vals:   []any{"n", rapid.SampledFrom([]any{nil, "note"}).Draw(rt, "note"), int64(7), time.Time{}},
 			exists: rapid.Bool().Draw(rt, "exists"),
 		}}

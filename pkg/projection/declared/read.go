@@ -28,6 +28,10 @@ type reader struct {
 	expressions int
 }
 
+// full says that the file is over a limit already. Loops end then: an alias makes a few bytes any
+// number of entries.
+func (r *reader) full() bool { return r.expressions > ExpressionsMax || r.faults.full() }
+
 // setting reads one key of a mapping.
 type setting struct {
 	name string
@@ -203,9 +207,6 @@ func (r *reader) expression(n *yaml.Node, what string) text {
 	if r.expressions++; r.expressions == ExpressionsMax+1 {
 		r.add(t.at, "split the view", "more than %d expressions", ExpressionsMax)
 	}
-	if r.expressions > ExpressionsMax {
-		return text{at: t.at}
-	}
 	return t
 }
 
@@ -252,7 +253,7 @@ func (r *reader) definition(root *yaml.Node) *definition {
 		d.key = r.key(keyNode, d.kind, "key")
 	}
 	for _, name := range []string{"view", "version", "columns", "on"} {
-		if missing[name] {
+		if missing[name] && !r.full() {
 			r.add(at(root), "add a line `"+name+": …`", "%s is missing", name)
 		}
 	}
@@ -278,6 +279,9 @@ func (r *reader) key(n *yaml.Node, kind projection.Kind, what string) []assignme
 	}
 	var out []assignment
 	for _, p := range r.pairs(n, what) {
+		if r.full() {
+			break
+		}
 		a := assignment{name: p.key}
 		if p.value.Kind == yaml.MappingNode {
 			r.mapping(p.value, what+"."+p.key.value,
@@ -302,6 +306,9 @@ func (r *reader) columns(n *yaml.Node) []columnDef {
 	}
 	var out []columnDef
 	for _, p := range pairs {
+		if r.full() {
+			break
+		}
 		c, what := columnDef{name: p.key}, "column "+p.key.value
 		if p.value.Kind != yaml.MappingNode {
 			c.typ = r.word(p.value, what)
@@ -345,6 +352,9 @@ func (r *reader) types(n *yaml.Node) []typeDef {
 	}
 	var out []typeDef
 	for _, p := range pairs {
+		if r.full() {
+			break
+		}
 		t := typeDef{name: p.key}
 		if name, pinned, found := strings.Cut(p.key.value, "@"); found {
 			v, err := strconv.Atoi(pinned)
@@ -393,7 +403,7 @@ func (r *reader) rule(n *yaml.Node, what string) ruleDef {
 		}},
 		setting{"key", func(v *yaml.Node) { d.key = r.key(v, projection.KindMetric, what+": key") }},
 		op(opSet), op(opAdd), op(opMin), op(opMax), op(opAppend), op(opDelete))
-	if len(d.ops) == 0 && d.row == rowAny && len(r.all) == before {
+	if len(d.ops) == 0 && d.row == rowAny && len(r.all) == before && !r.full() {
 		r.add(d.at, "say what to set, add, append or delete, or remove the type: types that are not named change nothing but the version", "%s does nothing", what)
 	}
 	return d
@@ -409,6 +419,9 @@ func (r *reader) op(d *ruleDef, name string, n *yaml.Node, what string) {
 		return
 	}
 	for _, p := range r.pairs(n, what) {
+		if r.full() {
+			break
+		}
 		a := assignment{name: p.key}
 		field := what + " " + p.key.value
 		if name == opAppend && p.value.Kind == yaml.MappingNode {

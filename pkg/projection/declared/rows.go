@@ -128,6 +128,9 @@ func (x *exprEnv) each(t text) (with *exprEnv, run func(s *scope, yield func() e
 		if err != nil {
 			return err
 		}
+		if v == types.NullValue {
+			return nil // as a list of the event's that is null
+		}
 		list, ok := v.(traits.Lister)
 		if !ok {
 			return fmt.Errorf("each: %s is of type %s, want a list", quoteShort(t.value), v.Type().TypeName())

@@ -65,7 +65,7 @@ func structOf(typ, text string) (*shape, error) {
 		return nil, err
 	}
 	b := shapeBuilder{typ: typ, named: map[string]*avsc{}, open: map[string]bool{}, names: map[string]int{}}
-	s, err := b.shape(root, "", "")
+	s, err := b.shape(root, "")
 	if err != nil {
 		return nil, err
 	}
@@ -96,16 +96,12 @@ var (
 
 func dynamic() *shape { return &shape{form: formDyn, goType: anyType} }
 
-// shape makes the shape of n. lifted is a logical type that stands on the field.
-func (b *shapeBuilder) shape(n *avsc, namespace, lifted string) (*shape, error) {
+// shape makes the shape of n.
+func (b *shapeBuilder) shape(n *avsc, namespace string) (*shape, error) {
 	if b.nodes++; b.nodes > shapeNodesMax {
 		return nil, fmt.Errorf("the schema of %s unfolds to more than %d fields", b.typ, shapeNodesMax)
 	}
-	logical := n.Logical
-	if logical == "" {
-		logical = lifted
-	}
-	if s := primitive(n, logical); s != nil {
+	if s := primitive(n); s != nil {
 		return s, nil
 	}
 	switch n.Type {
@@ -117,20 +113,20 @@ func (b *shapeBuilder) shape(n *avsc, namespace, lifted string) (*shape, error) 
 		return b.union(n, namespace)
 	case "enum", "fixed":
 		b.named[fullName(n, namespace)] = n
-		return named(n, logical), nil
+		return named(n), nil
 	case "record", "error":
 		b.named[fullName(n, namespace)] = n
 		return b.recordOf(n, fullName(n, namespace))
 	}
-	return b.reference(n.Type, namespace, logical)
+	return b.reference(n.Type, namespace)
 }
 
-func primitive(n *avsc, logical string) *shape {
+func primitive(n *avsc) *shape {
 	switch n.Type {
 	case "boolean":
 		return &shape{form: formBool, goType: reflect.TypeFor[bool]()}
 	case "int", "long":
-		return integer(n.Type, logical)
+		return integer(n.Type, n.Logical)
 	case "float":
 		return &shape{form: formDouble, goType: reflect.TypeFor[float32]()}
 	case "double":
@@ -138,7 +134,7 @@ func primitive(n *avsc, logical string) *shape {
 	case "string":
 		return &shape{form: formText, goType: reflect.TypeFor[string]()}
 	case "bytes":
-		return binary(n, logical)
+		return binary(n)
 	}
 	return nil
 }
@@ -165,8 +161,8 @@ func integer(typ, logical string) *shape {
 }
 
 // binary makes bytes, or a decimal on them. A big-decimal has no scale of its own.
-func binary(n *avsc, logical string) *shape {
-	switch logical {
+func binary(n *avsc) *shape {
+	switch n.Logical {
 	case "decimal":
 		return &shape{form: formText, goType: ratType, decimal: true, scale: n.Scale}
 	case "big-decimal":
@@ -176,13 +172,13 @@ func binary(n *avsc, logical string) *shape {
 }
 
 // named makes an enum, which is a text, or a fixed.
-func named(n *avsc, logical string) *shape {
+func named(n *avsc) *shape {
 	switch {
 	case n.Type == "enum":
 		return &shape{form: formText, goType: reflect.TypeFor[string]()}
-	case logical == "decimal":
+	case n.Logical == "decimal":
 		return &shape{form: formText, goType: ratType, decimal: true, scale: n.Scale}
-	case logical == "uuid":
+	case n.Logical == "uuid":
 		return dynamic()
 	}
 	return &shape{form: formBytes, goType: reflect.ArrayOf(n.Size, reflect.TypeFor[byte]())}
@@ -193,7 +189,10 @@ func (b *shapeBuilder) container(n *avsc, namespace string) (*shape, error) {
 	if n.Type == "map" {
 		f = formMap
 	}
-	item, err := b.shape(n.Items, namespace, "")
+	if n.Items == nil {
+		return nil, fmt.Errorf("a type %s does not say of what", n.Type)
+	}
+	item, err := b.shape(n.Items, namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +215,7 @@ func (b *shapeBuilder) union(n *avsc, namespace string) (*shape, error) {
 	case n.Branches[1].Type != "null":
 		return b.openUnion(n, namespace)
 	}
-	s, err := b.shape(one, namespace, "")
+	s, err := b.shape(one, namespace)
 	if err != nil || s.form == formDyn {
 		return s, err
 	}
@@ -231,7 +230,7 @@ func (b *shapeBuilder) union(n *avsc, namespace string) (*shape, error) {
 // openUnion walks the branches for the names that they define.
 func (b *shapeBuilder) openUnion(n *avsc, namespace string) (*shape, error) {
 	for i := range n.Branches {
-		if _, err := b.shape(n.Branches[i], namespace, ""); err != nil {
+		if _, err := b.shape(n.Branches[i], namespace); err != nil {
 			return nil, err
 		}
 	}
@@ -248,7 +247,7 @@ func (b *shapeBuilder) recordOf(n *avsc, full string) (*shape, error) {
 	var fields []reflect.StructField
 	for i := range n.Fields {
 		f := &n.Fields[i]
-		s, err := b.shape(f.Type, namespaceOf(full), f.Logical)
+		s, err := b.shape(f.Type, namespaceOf(full))
 		if err != nil {
 			return nil, fmt.Errorf("field %s: %w", f.Name, err)
 		}
@@ -278,13 +277,13 @@ func (b *shapeBuilder) unique(full string) string {
 	return name
 }
 
-func (b *shapeBuilder) reference(name, namespace, logical string) (*shape, error) {
+func (b *shapeBuilder) reference(name, namespace string) (*shape, error) {
 	for _, full := range []string{namespace + "." + name, name} {
 		if n, ok := b.named[full]; ok {
 			if n.Type == "record" || n.Type == "error" {
 				return b.recordOf(n, full)
 			}
-			return named(n, logical), nil
+			return named(n), nil
 		}
 	}
 	return nil, fmt.Errorf("type %q is not defined in the schema of %s", name, b.typ)

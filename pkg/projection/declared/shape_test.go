@@ -2,11 +2,13 @@ package declared
 
 import (
 	"context"
+	"reflect"
 	"testing"
 
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/foldstream/foldstream/pkg/projection"
+	"github.com/twmb/avro"
 )
 
 const everything = `{"type":"record","name":"Every","namespace":"x","fields":[
@@ -76,12 +78,24 @@ func TestEveryAvroTypeHasAFormInJSONAndInExpressions(t *testing.T) {
 		`"narr":[{"x":"q","y":null}],"nb":false,"nby":"AQ==","ndec":"1.00","next":null,"nfx":null,"nl":7,"nmap":{"m":1},"ns":"t","nts":"2026-03-01T09:30:00Z","nul":null,` +
 		`"rec":{"x":"y","y":"one"},"s":"x","tmc":"3723.000004s","tmi":"3723.004s","tree":{"kids":[{"kids":[],"v":2}],"v":1},"tsm":"2026-03-01T09:30:00.001Z",` +
 		`"tsn":"2026-03-01T09:30:00.000000001Z","tsu":"2026-03-01T09:30:00.000001Z","uuid":"00112233-4455-6677-8899-aabbccddeeff"}`
-	schema, err := codec.Parse(everything)
+	row := rowOfData(t, everything, data)
+	for i, how := range []string{"compiled", "interpreted"} {
+		if got := row[i]; got != projection.JSON(want) {
+			t.Errorf("%s:\ngot  %s\nwant %s", how, got, want)
+		}
+	}
+}
+
+// rowOfData folds one event, which a schema and JSON say, into a row of JSON: compiled, interpreted.
+func rowOfData(t testing.TB, text, data string) projection.Row {
+	t.Helper()
+	schema, err := codec.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	types := NewTypes(Type{Name: "x.Every", Version: 1, Kind: event.KindEvent, Schema: schema})
-	v, err := Compile("v.yaml", []byte("view: v\nversion: 1\ncolumns: {compiled: jsonb, interpreted: jsonb}\non: {x.Every: {set: {compiled: event, interpreted: '[event].filter(e, true)[0]'}}}"), types)
+	name := schema.Name()
+	types := NewTypes(Type{Name: name, Version: 1, Kind: event.KindEvent, Schema: schema})
+	v, err := Compile("v.yaml", []byte("view: v\nversion: 1\ncolumns: {compiled: jsonb, interpreted: jsonb}\non: {"+name+": {set: {compiled: event, interpreted: '[event].filter(e, true)[0]'}}}"), types)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,18 +104,81 @@ func TestEveryAvroTypeHasAFormInJSONAndInExpressions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one, _ := types.find("x.Every", 1)
+	one, _ := types.find(name, 1)
 	value, err := w.decode(context.Background(), one, data, b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	row, err := folded(t, v, projection.Event{Stream: event.StreamID{Category: "x", ID: "1"}, Version: 1, Type: "x.Every", Data: value})
+	row, err := folded(t, v, projection.Event{Stream: event.StreamID{Category: "x", ID: "1"}, Version: 1, Type: name, Data: value})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return row
+}
+
+// spelled is an event whose types are written in ways that are rarer.
+const spelled = `{"type":"record","name":"Spelled","namespace":"x","fields":[
+ {"name":"price","type":{"type":"fixed","name":"Money","size":4,"logicalType":"decimal","precision":9,"scale":2}},
+ {"name":"again","type":"Money"},
+ {"name":"maybe","type":["null","x.Money"]},
+ {"name":"id","type":{"type":"fixed","name":"Id","size":16,"logicalType":"uuid"}},
+ {"name":"otherId","type":"Id"},
+ {"name":"tags","type":"array","items":"string"},
+ {"name":"counts","type":"map","values":["null","long"]},
+ {"name":"flatFixed","type":"fixed","size":2},
+ {"name":"sameFixed","type":"flatFixed"},
+ {"name":"flatMoney","type":"fixed","size":3,"logicalType":"decimal","precision":5,"scale":1},
+ {"name":"flatEnum","type":"enum","symbols":["one","two"],"default":"one"},
+ {"name":"flatRecord","type":"record","fields":[{"name":"deep","type":"array","items":"Money"}]}
+]}`
+
+func TestTypesMeanWhatTheCodecTakesThemForHoweverTheyAreWritten(t *testing.T) {
+	t.Parallel()
+	const uuid = "00112233-4455-6677-8899-aabbccddeeff"
+	got := rowOfData(t, spelled, `{"price":"12.30","again":"-0.05","maybe":"1.00","id":"`+uuid+`","otherId":"`+uuid+`","tags":["a"],"counts":{"k":3},
+		"flatFixed":"AQI=","sameFixed":"AwQ=","flatMoney":"1.5","flatEnum":"two","flatRecord":{"deep":["0.01"]}}`)
+	const want = `{"again":"-0.05","counts":{"k":3},"flatEnum":"two","flatFixed":"AQI=","flatMoney":"1.5","flatRecord":{"deep":["0.01"]},"id":"` + uuid +
+		`","maybe":"1.00","otherId":"` + uuid + `","price":"12.30","sameFixed":"AwQ=","tags":["a"]}`
 	for i, how := range []string{"compiled", "interpreted"} {
-		if got := row[i]; got != projection.JSON(want) {
-			t.Errorf("%s:\ngot  %s\nwant %s", how, got, want)
+		if got[i] != projection.JSON(want) {
+			t.Errorf("%s:\ngot  %s\nwant %s", how, got[i], want)
+		}
+	}
+}
+
+func TestALogicalTypeOnAFieldCountsForItsType(t *testing.T) {
+	t.Parallel()
+	const text = `{"type":"record","name":"Lifted","namespace":"x","fields":[
+	 {"name":"price","type":"bytes","logicalType":"decimal","precision":9,"scale":2},
+	 {"name":"maybe","type":["null","bytes"],"logicalType":"decimal","precision":9,"scale":3},
+	 {"name":"own","type":{"type":"bytes","logicalType":"decimal","precision":9},"logicalType":"decimal","precision":9,"scale":1},
+	 {"name":"at","type":"long","logicalType":"timestamp-micros"},
+	 {"name":"seenAt","type":["null","long"],"logicalType":"timestamp-millis"}]}`
+	s, err := structOf("x.Lifted", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	library, err := avro.Parse(text) // the guard refuses the data of such decimals, and Lint such schemas
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := reflect.New(s.goType)
+	body := []byte{4, 4, 0xce, 2, 4, 4, 0xce, 2, 15, 2, 2, 0xd0, 0x0f} // 1230, 1230, 15, 1 µs, 1000 ms
+	if rest, err := library.Decode(body, data.Interface()); err != nil || len(rest) > 0 {
+		t.Fatalf("decode into %s: %v, %d bytes are left", s.goType, err, len(rest))
+	}
+	got, err := appendValue(nil, valueOf(data.Elem(), s))
+	const want = `{"at":"1970-01-01T00:00:00.000001Z","maybe":"1.230","own":"1.5","price":"12.30","seenAt":"1970-01-01T00:00:01Z"}`
+	if err != nil || string(got) != want {
+		t.Errorf("got %s, %v\nwant %s", got, err, want)
+	}
+}
+
+func TestAListOfNothingIsAnError(t *testing.T) {
+	t.Parallel()
+	for _, typ := range []string{`"array"`, `"map"`, `{"type":"array"}`, `{"type":"map"}`, `["null",{"type":"array"}]`} {
+		if s, err := structOf("x.A", `{"type":"record","name":"A","namespace":"x","fields":[{"name":"f","type":`+typ+`}]}`); err == nil {
+			t.Errorf("%s: got %s, want an error", typ, s.goType)
 		}
 	}
 }
