@@ -1,17 +1,20 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
 	"time"
 
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -77,9 +80,8 @@ func NewHTTPServer(cfg HTTPConfig, gatherer prometheus.Gatherer, logger *slog.Lo
 
 // noSuchPath answers as the APIs do, with a problem document (RFC 9457).
 func noSuchPath(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(http.StatusNotFound)
-	fmt.Fprintln(w, `{"type":"about:blank","title":"Not Found","status":404,"code":"no-path","detail":"nothing is served at this path and method: see /openapi.json"}`)
+	p := web.NewProblem(http.StatusNotFound, "not-found", "nothing is served at this path and method: see /openapi.json")
+	p.Write(w, &p)
 }
 
 // NewMetricsRegistry returns a registry of metrics with those of the process and of Go's runtime.
@@ -153,7 +155,7 @@ func (s *HTTPServer) server(base context.Context) *http.Server {
 	server := &http.Server{
 		Handler: s.mux, ReadTimeout: s.cfg.ReadTimeout, ReadHeaderTimeout: s.cfg.ReadTimeout,
 		WriteTimeout: httpWriteTimeout, IdleTimeout: httpIdleTimeout, MaxHeaderBytes: httpHeaderBytesMax,
-		ErrorLog:    slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
+		ErrorLog:    log.New(errorLog{s.logger}, "", 0),
 		BaseContext: func(net.Listener) context.Context { return base }, TLSConfig: s.tls,
 	}
 	s.mu.Lock()
@@ -162,6 +164,20 @@ func (s *HTTPServer) server(base context.Context) *http.Server {
 		server.RegisterOnShutdown(f)
 	}
 	return server
+}
+
+// errorLog takes what net/http has to say, a line a call: connections that cannot be accepted,
+// panics that nothing caught. Handshakes that fail are the clients' doing, and many on an open port.
+type errorLog struct{ logger *slog.Logger }
+
+// Write implements io.Writer.
+func (l errorLog) Write(line []byte) (int, error) {
+	level := slog.LevelWarn
+	if bytes.HasPrefix(line, []byte("http: TLS handshake error")) {
+		level = slog.LevelDebug
+	}
+	l.logger.Log(context.Background(), level, string(bytes.TrimSpace(line)))
+	return len(line), nil
 }
 
 func (s *HTTPServer) serve(server *http.Server) error {

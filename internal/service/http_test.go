@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -230,7 +231,65 @@ func TestUnknownPathsAnswerAProblem(t *testing.T) {
 		Status int
 		Code   string
 	}
-	if err := json.Unmarshal([]byte(body), &problem); err != nil || status != 404 || problem.Status != 404 || problem.Code != "no-path" {
-		t.Errorf("got %d %s (%v), want a problem 404 with code no-path", status, body, err)
+	if err := json.Unmarshal([]byte(body), &problem); err != nil || status != 404 || problem.Status != 404 || problem.Code != "not-found" {
+		t.Errorf("got %d %s (%v), want a problem 404 with code not-found", status, body, err)
+	}
+}
+
+// syncBuffer is a log that a server and a test share.
+type syncBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func TestPanicsThatNothingCaughtAreLogged(t *testing.T) {
+	t.Parallel()
+	cfg := DefaultConfig().HTTP
+	cfg.Addr = "127.0.0.1:0"
+	logs := &syncBuffer{}
+	s, err := NewHTTPServer(cfg, NewMetricsRegistry(), slog.New(slog.NewTextHandler(logs, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Handle("/bug", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("why") }))
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	if answer, err := http.Get(s.URL() + "/bug"); err == nil {
+		_ = answer.Body.Close()
+		t.Errorf("got %d, want the connection closed", answer.StatusCode)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if text := logs.String(); !strings.Contains(text, "level=WARN") || !strings.Contains(text, "http: panic serving") {
+		t.Errorf("log: got %s, want a warning of the panic", text)
+	}
+}
+
+func TestHandshakesThatFailAreNoWarnings(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"http: TLS handshake error from 10.0.0.1:4711: EOF\n": "level=DEBUG",
+		"http: Accept error: too many open files\n":           "level=WARN",
+	} {
+		var out bytes.Buffer
+		log := errorLog{slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+		if n, err := log.Write([]byte(line)); n != len(line) || err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%q: wrote %d bytes, %v, and logged %s, want %s", line, n, err, out.String(), want)
+		}
 	}
 }

@@ -34,7 +34,7 @@ func (c PostgresConfig) Pool(ctx context.Context) (*pgxpool.Pool, error) {
 
 // LazyPool is Pool for a process that also works while Postgres is away: it does not connect yet.
 func (c PostgresConfig) LazyPool(ctx context.Context) (*pgxpool.Pool, error) {
-	cfg, err := c.poolConfig()
+	cfg, err := c.PoolConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,8 @@ func (c PostgresConfig) LazyPool(ctx context.Context) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
-func (c PostgresConfig) poolConfig() (*pgxpool.Config, error) {
+// PoolConfig is what the pools are made of. Errors never hold the password.
+func (c PostgresConfig) PoolConfig() (*pgxpool.Config, error) {
 	dsn, err := c.ConnString()
 	if err != nil {
 		return nil, err

@@ -15,7 +15,7 @@ func TestPoolWithoutAServerNamesTheWays(t *testing.T) {
 		t.Errorf("got %v, want ErrNoPostgres", err)
 	}
 	t.Setenv("PGHOST", "db.example")
-	cfg, err := DefaultConfig().Postgres.poolConfig()
+	cfg, err := DefaultConfig().Postgres.PoolConfig()
 	if err != nil || cfg.ConnConfig.Host != "db.example" || cfg.MaxConns != 16 {
 		t.Errorf("with PGHOST: got %v, want it to decide", err)
 	}
@@ -51,7 +51,7 @@ func TestPoolErrorsNeverShowThePassword(t *testing.T) {
 
 func TestPoolReadsThePasswordFileAtEveryConnection(t *testing.T) {
 	t.Parallel()
-	cfg, err := PostgresConfig{DSN: "postgres://ada@h/d", PasswordFile: write(t, "geheim\n"), PoolMax: 3}.poolConfig()
+	cfg, err := PostgresConfig{DSN: "postgres://ada@h/d", PasswordFile: write(t, "geheim\n"), PoolMax: 3}.PoolConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestPoolReadsThePasswordFileAtEveryConnection(t *testing.T) {
 	if err := cfg.BeforeConnect(t.Context(), conn); err != nil || conn.Password != "geheim" {
 		t.Errorf("got %v and another password, want the file's", err)
 	}
-	if _, err := (PostgresConfig{DSN: "postgres://ada@h/d", PasswordFile: "/nowhere"}).poolConfig(); err == nil || !strings.Contains(err.Error(), "postgres.password_file") {
+	if _, err := (PostgresConfig{DSN: "postgres://ada@h/d", PasswordFile: "/nowhere"}).PoolConfig(); err == nil || !strings.Contains(err.Error(), "postgres.password_file") {
 		t.Errorf("a missing file: got %v, want an error at start", err)
 	}
 }

@@ -31,7 +31,8 @@
 //
 // An id is remembered beyond the stream's window as long as it may be sent again: requests carry
 // fs-dedupe-until. On a stream with very many requests a second that would fill the stream's
-// memory; its requests go without, and an unknown outcome in memory is handed out as it is.
+// memory; its requests go without, and an unknown outcome in memory is handed out as it is. So does
+// a request that is refused because that memory is full all the same.
 //
 // # Concurrency
 //
@@ -289,6 +290,7 @@ type call struct {
 	ctx      context.Context
 	request  Request
 	again    bool // it may be sent again: its id is remembered for long enough
+	ours     bool // its DedupeUntil is
 	sendings int  // that may have been stored
 }
 
@@ -305,8 +307,19 @@ func (c *call) fix(left time.Duration) {
 	case !r.DedupeUntil.IsZero():
 		c.again = !r.DedupeUntil.Before(now.Add(horizon))
 	case g.rates.allows(c.request.Category, c.request.StreamID, horizon):
-		r.DedupeUntil, c.again = now.Add(horizon).Truncate(time.Second).Add(time.Second), true
+		r.DedupeUntil, c.again, c.ours = now.Add(horizon).Truncate(time.Second).Add(time.Second), true, true
 	}
+}
+
+// forgoes says that a request is refused for want of room for the id that we asked to be remembered,
+// and asks so no more: the client did not, and can do nothing about it. It may be sent once more, for
+// it left no event, then or before: a remembered id would have been told as a duplicate.
+func (c *call) forgoes(o engine.Outcome) bool {
+	if !c.ours || o.Kind != engine.OutcomeRejected || o.Code != engine.CodeCapacity {
+		return false
+	}
+	c.request.Request.DedupeUntil, c.ours, c.again = time.Time{}, false, false
+	return true
 }
 
 // Pauses before a request is submitted again whose outcome is unknown.
@@ -318,10 +331,13 @@ const (
 // do takes the fast path, as long as it is open, then the other.
 func (c *call) do() (engine.Outcome, error) {
 	g := c.gateway
-	submission := engine.Submission{Category: c.request.Category, StreamID: c.request.StreamID, Request: c.request.Request, Value: c.request.Value}
 	for pause := pauseFirst; ; pause = min(2*pause, pauseMost) {
+		submission := engine.Submission{Category: c.request.Category, StreamID: c.request.StreamID, Request: c.request.Request, Value: c.request.Value}
 		outcome, err := g.cfg.Submit(c.ctx, submission)
 		switch {
+		case err == nil && c.forgoes(outcome):
+			g.metrics.repeated.Inc()
+			continue
 		case err == nil && outcome.Kind != engine.OutcomeUnknown:
 			g.metrics.memory.Inc()
 			return outcome, nil

@@ -246,15 +246,18 @@ func TestABusyStreamsUnknownOutcomesAreHandedOut(t *testing.T) {
 	w := newWorld(t, testkit.Kafkas(t)[0], silent)
 	var asked atomic.Int64
 	var remembered atomic.Int64
-	g, _ := w.run(w.config(func(_ context.Context, s engine.Submission) (engine.Outcome, error) {
+	cfg := w.config(func(_ context.Context, s engine.Submission) (engine.Outcome, error) {
 		asked.Add(1)
 		if !s.Request.DedupeUntil.IsZero() {
 			remembered.Add(1)
 			return engine.Outcome{Kind: engine.OutcomeConflict}, nil
 		}
 		return engine.Outcome{Kind: engine.OutcomeUnknown}, nil
-	}))
-	const calls = 10_000 // of one stream: more than idsAhead lets be remembered for 15 s
+	})
+	second := time.Now()
+	cfg.Clock = func() time.Time { return second } // all calls come in one second
+	g, _ := w.run(cfg)
+	const calls = 10_000 // of one stream: more than idsAhead lets be remembered for at least dedupeAfter
 	ctx := within(t, 10*time.Second)
 	for i := range calls {
 		if _, err := g.Do(ctx, request(fmt.Sprint(i))); err != nil {
@@ -264,9 +267,70 @@ func TestABusyStreamsUnknownOutcomesAreHandedOut(t *testing.T) {
 	if asked.Load() != calls {
 		t.Errorf("asked %d times for %d requests: what is not remembered must not be sent again", asked.Load(), calls)
 	}
-	if most := int64(idsAhead); remembered.Load() == 0 || remembered.Load() > most {
+	if most := int64(idsAhead / dedupeAfter.Seconds()); remembered.Load() == 0 || remembered.Load() > most {
 		t.Errorf("%d ids are to be remembered, want some and at most %d", remembered.Load(), most)
 	}
+}
+
+func TestAStreamWhoseMemoryIsFullStillTakesWhatNeedNotBeRemembered(t *testing.T) {
+	t.Parallel()
+	full := engine.Outcome{Kind: engine.OutcomeRejected, Code: engine.CodeCapacity, Message: "full"}
+	own := request("b")
+	own.Request.DedupeUntil = time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	for name, c := range map[string]struct {
+		request Request
+		want    engine.OutcomeKind
+		asked   int
+	}{
+		"the gateway's wish is given up": {request("a"), engine.OutcomeAccepted, 2},
+		"the client's is not":            {own, engine.OutcomeRejected, 1},
+	} {
+		t.Run(name+", in memory", func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, testkit.Kafkas(t)[0], silent)
+			asked := 0
+			g, _ := w.run(w.config(func(_ context.Context, s engine.Submission) (engine.Outcome, error) {
+				if asked++; !s.Request.DedupeUntil.IsZero() {
+					return full, nil
+				}
+				return engine.Outcome{Kind: engine.OutcomeAccepted, First: 1, Last: 1}, nil
+			}))
+			o, err := g.Do(within(t, 10*time.Second), c.request)
+			wantKind(t, o, err, c.want)
+			if asked != c.asked {
+				t.Errorf("asked %d times, want %d", asked, c.asked)
+			}
+		})
+		t.Run(name+", through the topic", func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, testkit.Kafkas(t)[0], func(r event.Request, _ int) []codec.Reply {
+				if !r.DedupeUntil.IsZero() {
+					return []codec.Reply{{Outcome: string(full.Kind), Code: full.Code, Message: full.Message, Partition: -1, Offset: -1, Attempt: r.Attempt}}
+				}
+				return []codec.Reply{accepted(r.Attempt)}
+			})
+			g, _ := w.run(w.config(notOwner))
+			o, err := g.Do(within(t, 20*time.Second), c.request)
+			wantKind(t, o, err, c.want)
+			if n := len(w.records()); n != c.asked {
+				t.Errorf("%d records, want %d", n, c.asked)
+			}
+		})
+	}
+	t.Run("a refusal without a wish is final", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, testkit.Kafkas(t)[0], silent)
+		asked := 0
+		g, _ := w.run(w.config(func(context.Context, engine.Submission) (engine.Outcome, error) {
+			asked++
+			return full, nil
+		}))
+		o, err := g.Do(within(t, 10*time.Second), request("c"))
+		wantKind(t, o, err, engine.OutcomeRejected)
+		if asked != 2 {
+			t.Errorf("asked %d times, want 2", asked)
+		}
+	})
 }
 
 func TestAnotherInstancesRequestGoesThroughTheTopic(t *testing.T) {

@@ -38,7 +38,7 @@ func (c *call) record() (engine.Outcome, error) {
 	for attempt := 1; ; attempt++ {
 		c.send(p, attempt)
 		outcome, final := c.await(p, attempt)
-		if final {
+		if final && !c.forgoes(outcome) {
 			return outcome, nil
 		}
 		g.metrics.repeated.Inc()

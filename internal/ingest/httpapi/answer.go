@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"unicode/utf8"
 
 	"github.com/foldstream/foldstream/internal/engine"
 	"github.com/foldstream/foldstream/internal/ingest/gateway"
+	"github.com/foldstream/foldstream/internal/service/web"
 )
 
 // result is the answer to one write: an outcome, or the problem that it is.
@@ -77,13 +77,19 @@ func judge(o engine.Outcome, where string) (int, *Problem) {
 	return p.Status, p
 }
 
-// locationOf says what part of a request the engine's code is about.
+// locationOf says what part of a request the engine's code is about. where is the request's path:
+// the body of a single one, an item of a batch.
 func locationOf(code, where string) string {
-	switch code {
-	case engine.CodeIDReused:
+	single := where == root
+	switch {
+	case code == engine.CodeIDReused && single:
 		return "header.Idempotency-Key"
-	case engine.CodeKey:
+	case code == engine.CodeIDReused:
+		return where + ".commandId"
+	case code == engine.CodeKey && single:
 		return "path.id"
+	case code == engine.CodeKey:
+		return where + ".id"
 	}
 	return where
 }
@@ -117,7 +123,7 @@ var jsonHeader = []string{mediaJSON}
 func (r *result) appendMembers(b []byte) []byte {
 	o := &r.outcome
 	b = append(append(append(b, `"outcome":"`...), o.Kind...), `","commandId":`...)
-	b = appendText(b, r.commandID)
+	b = web.AppendText(b, r.commandID)
 	b = strconv.AppendInt(append(b, `,"firstVersion":`...), int64(o.First), 10)
 	b = strconv.AppendInt(append(b, `,"lastVersion":`...), int64(o.Last), 10)
 	b = strconv.AppendInt(append(b, `,"partition":`...), int64(o.Partition), 10)
@@ -136,10 +142,10 @@ func (r *result) appendResult(b []byte) []byte {
 
 // appendMembers appends what a problem has beside its status, type and title.
 func (p *Problem) appendMembers(b []byte) []byte {
-	b = appendText(append(b, `"code":`...), p.Code)
+	b = web.AppendText(append(b, `"code":`...), p.Code)
 	text := func(name, value string) {
 		if value != "" {
-			b = appendText(append(append(append(b, `,"`...), name...), `":`...), value)
+			b = web.AppendText(append(append(append(b, `,"`...), name...), `":`...), value)
 		}
 	}
 	text("outcome", p.Outcome)
@@ -156,41 +162,8 @@ func (p *Problem) appendMembers(b []byte) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendText(append(b, `{"location":`...), f.Location)
-		b = append(appendText(append(b, `,"message":`...), f.Message), '}')
+		b = web.AppendText(append(b, `{"location":`...), f.Location)
+		b = append(web.AppendText(append(b, `,"message":`...), f.Message), '}')
 	}
 	return append(b, ']')
-}
-
-// appendText appends a text as a JSON string.
-func appendText(b []byte, text string) []byte {
-	const hex = "0123456789abcdef"
-	b = append(b, '"')
-	start := 0
-	for i := 0; i < len(text); {
-		c := text[i]
-		if c >= 0x20 && c != '"' && c != '\\' && c < utf8.RuneSelf {
-			i++
-			continue
-		}
-		if c >= utf8.RuneSelf {
-			r, size := utf8.DecodeRuneInString(text[i:])
-			if r == utf8.RuneError && size == 1 {
-				b = append(append(b, text[start:i]...), `\ufffd`...)
-				start = i + 1
-			}
-			i += size
-			continue
-		}
-		b = append(b, text[start:i]...)
-		switch c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		default:
-			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
-		}
-		i++
-		start = i
-	}
-	return append(append(b, text[start:]...), '"')
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,7 +57,8 @@ type Limits struct {
 	BatchBytesMax int
 	// InFlightMax bounds the requests that are worked on at once; default 4096. More is 429.
 	InFlightMax int
-	// InFlightBytesMax bounds their bodies together; default 256 MiB. More is 429.
+	// InFlightBytesMax bounds their bodies, and the pages that are read, together; default 256 MiB.
+	// More is 429. No page has more than a quarter of it.
 	InFlightBytesMax int64
 	// SubscribersMax bounds the subscriptions that are open at once; default 256. More is 429.
 	SubscribersMax int
@@ -148,7 +148,8 @@ type API struct {
 	cfg        Config
 	log        *slog.Logger
 	metrics    *web.Metrics
-	categories map[string]Category // those that are served
+	net        web.Net         // under all handlers
+	categories map[string]bool // those that are served
 	openapi    *huma.OpenAPI
 	served     []byte // /openapi.json
 	mux        *http.ServeMux
@@ -159,12 +160,12 @@ type API struct {
 	batchCodec *codec.Codec                  // with room for a whole batch
 
 	inFlight      atomic.Int64
-	inFlightBytes atomic.Int64 // of bodies
+	inFlightBytes atomic.Int64 // of bodies, and of pages that are read
 	inBatches     atomic.Int64 // requests of batches
 	subscribers   atomic.Int64
 
-	draining chan struct{} // closed by Drain
-	drain    sync.Once
+	draining context.Context //nolint:containedctx // of all subscriptions; ended by Drain
+	drain    context.CancelFunc
 }
 
 // New checks the configuration and makes the routes. It connects to nothing.
@@ -174,27 +175,27 @@ func New(cfg Config) (*API, error) {
 		return nil, err
 	}
 	a := &API{
-		cfg: cfg, log: cfg.Logger, categories: map[string]Category{}, mux: http.NewServeMux(),
-		paths: map[string][]string{}, draining: make(chan struct{}), openapi: newDocument(),
+		cfg: cfg, log: cfg.Logger, categories: map[string]bool{}, mux: http.NewServeMux(),
+		paths: map[string][]string{}, openapi: newDocument(),
 	}
+	a.draining, a.drain = context.WithCancel(context.Background())
 	a.batchCodec = codec.New(cfg.Registry, codec.Config{Limits: codec.Limits{
 		BytesMax: cfg.Limits.BatchBytesMax, ValuesMax: batchValuesMax,
 	}})
 	for _, c := range cfg.Categories {
-		if c.Mode != topics.ModeExternal {
-			a.categories[c.Name] = c
-		}
+		a.categories[c.Name] = c.Mode != topics.ModeExternal
 	}
 	var err error
 	if a.metrics, err = web.NewMetrics(cfg.Registerer, "http"); err != nil {
 		return nil, err
 	}
-	for _, registerRoutes := range a.registrars() {
-		registerRoutes()
-	}
+	a.net = web.Net{Logger: cfg.Logger, Panics: a.metrics.Panics}
+	a.registerWrites()
+	a.registerReads()
+	a.registerSubscribe()
 	return a, a.serveDocument()
 }
 
 // Drain ends open subscriptions, so that a server can stop. Requests under way go on. It may be
 // called twice.
-func (a *API) Drain() { a.drain.Do(func() { close(a.draining) }) }
+func (a *API) Drain() { a.drain() }

@@ -21,13 +21,27 @@
 // # Files
 //
 //	api.go       configuration, construction
-//	routes.go    the list of routes and how one is registered
+//	routes.go    how a route is registered
 //	guard.go     what stands before each handler
 //	problem.go   problem documents
-//	scanner.go   JSON, value by value
-//	envelope.go  bodies taken apart
-//	payload.go   data to Avro; what goes to the gateway
-//	write.go     append, append to many, command
-//	answer.go    outcomes as answers
+//	params.go    paths and queries
 //	openapi.go   the document
+//
+// Writes:
+//
+//	body.go             bodies in memory, within the limits
+//	scanner.go          JSON, value by value
+//	envelope.go         bodies taken apart
+//	payload.go          data to Avro; what goes to the gateway
+//	write.go            append, append to many, command
+//	answer.go           outcomes as answers
+//	openapi_writes.go   their part of the document
+//
+// Reads:
+//
+//	read.go         events of a stream, outcome of a command
+//	readparams.go   their parameters
+//	readjson.go     pages of events as JSON
+//	state.go        state of a stream
+//	subscribe.go    subscriptions
 package httpapi

@@ -5,6 +5,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
 )
@@ -47,7 +48,7 @@ func parseAppend(body []byte) (appendIn, *Fault) {
 			in.expected = s.expected()
 		case "events":
 			s.once(&o, 1)
-			in.events = s.events(nil, eventsMax)
+			in.events = s.events(eventsMax)
 		default:
 			s.unknown()
 		}
@@ -131,7 +132,7 @@ func (s *scanner) request(eventsLeft int) appendIn {
 			in.expected = s.expected()
 		case "events":
 			s.once(&o, 4)
-			in.events = s.events(nil, min(eventsMax, eventsLeft))
+			in.events = s.events(min(eventsMax, eventsLeft))
 		default:
 			s.unknown()
 		}
@@ -151,7 +152,8 @@ func (s *scanner) demand(o *object, bit int, name string) {
 }
 
 // events reads the events of one append.
-func (s *scanner) events(into []eventIn, most int) []eventIn {
+func (s *scanner) events(most int) []eventIn {
+	var into []eventIn
 	var list array
 	for s.openArray(); s.item(&list); {
 		if list.index >= most {
@@ -229,7 +231,7 @@ func (s *scanner) expected() event.Expected {
 	}
 	expected, err := event.ParseExpected(text)
 	if s.err == nil && (err != nil || text == "") {
-		s.fail("%s: want any, none, exists, or a version of at most 18 digits", strconv.Quote(clip(text)))
+		s.fail("%s: want any, none, exists, or a version of at most 18 digits", strconv.Quote(web.Clip(text)))
 	}
 	return expected
 }
@@ -240,10 +242,9 @@ func (s *scanner) time() time.Time {
 	if s.err != nil {
 		return time.Time{}
 	}
-	t, err := time.Parse(time.RFC3339Nano, text)
-	t = t.UTC()
-	if err != nil || t.Year() < 1 || t.Year() > 9999 {
-		s.fail("%s: want a time as in RFC 3339 within the years 1 to 9999, such as 2026-01-31T09:30:00Z", strconv.Quote(clip(text)))
+	t, err := parseTime(text)
+	if err != nil {
+		s.fail("%s", err)
 	}
 	return t
 }

@@ -77,24 +77,22 @@ func (a *API) guarded(rt route) http.Handler {
 		began := a.cfg.Clock()
 		rec := web.Record(w)
 		m.InFlight.Inc()
+		defer func() { // also when the connection is to end
+			m.InFlight.Dec()
+			status := rec.Status
+			if !rt.long && errors.Is(context.Cause(r.Context()), context.Canceled) {
+				status = statusClientLeft
+			}
+			m.Answered(status, a.cfg.Clock().Sub(began), rt.long)
+			rec.Release()
+		}()
 		a.answer(rec, r, rt)
-		m.InFlight.Dec()
-		status := rec.Status
-		if !rt.long && errors.Is(context.Cause(r.Context()), context.Canceled) {
-			status = statusClientLeft
-		}
-		m.Answered(status, a.cfg.Clock().Sub(began), rt.long)
-		rec.Release()
 	})
 }
 
 // answer runs the handler and sees that something is answered.
 func (a *API) answer(w *web.Recorder, r *http.Request, rt route) {
-	defer func() {
-		if v := recover(); v != nil {
-			a.panicked(w, v, rt)
-		}
-	}()
+	defer a.net.Catch(w, rt.operation.OperationID)
 	counter, most := &a.inFlight, int64(a.cfg.Limits.InFlightMax)
 	if rt.long {
 		counter, most = &a.subscribers, int64(a.cfg.Limits.SubscribersMax)
@@ -133,22 +131,4 @@ func (a *API) failed(w *web.Recorder, r *http.Request, rt route, err error) {
 		p = unavailable()
 	}
 	p.write(w)
-}
-
-// panicSkip is how many frames of ours lie on a panic: panicked, and the deferred function.
-const panicSkip = 2
-
-// panicked answers 500 and logs where, without what: a panic's value may hold payload.
-func (a *API) panicked(w *web.Recorder, value any, rt route) {
-	if err, is := value.(error); is && errors.Is(err, http.ErrAbortHandler) {
-		panic(value) // net/http's way to close a connection
-	}
-	a.metrics.Panics.Inc()
-	a.log.Error("a handler panicked: this is a bug, please report it", "route", rt.operation.OperationID,
-		"kind", fmt.Sprintf("%T", value), "stack", web.PanicFrames(panicSkip))
-	if w.Status == 0 {
-		problem(http.StatusInternalServerError, codeBug, "a bug in this server; its log has the place").write(w)
-		return
-	}
-	panic(http.ErrAbortHandler)
 }

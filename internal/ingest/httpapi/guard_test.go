@@ -11,11 +11,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/foldstream/foldstream/internal/engine"
 	"github.com/foldstream/foldstream/internal/ingest/gateway"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
+
+// panicking is a gateway with a bug.
+func panicking(context.Context, gateway.Request) (engine.Outcome, error) { panic("secret payload") }
 
 func TestAPanicIsAnswered500AndLoggedWithoutPayload(t *testing.T) {
 	t.Parallel()
@@ -23,16 +27,35 @@ func TestAPanicIsAnswered500AndLoggedWithoutPayload(t *testing.T) {
 		target, body string
 	}{"one request": {noteEvents, noted}, "a batch": {batchAppend, goodBatch}} {
 		var logs bytes.Buffer
-		api := lone(t, func(context.Context, gateway.Request) (engine.Outcome, error) { panic("secret payload") },
-			func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&logs, nil)) })
+		api := lone(t, panicking, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&logs, nil)) })
 		got := send(t, api, http.MethodPost, c.target, c.body)
 		equal(t, name, words(got.status, got.code()), "500 bug")
-		if text := logs.String() + got.text; strings.Contains(text, "secret") || !strings.Contains(text, "guard.go") && !strings.Contains(text, "httpapi.") {
+		if text := logs.String(); strings.Contains(text+got.text, "secret") || !strings.Contains(text, "httpapi.panicking:") {
 			t.Errorf("%s: got %s, want the place and no payload", name, text)
 		}
 		equal(t, name+": counted", testutil.ToFloat64(api.metrics.Panics), 1.0)
 		equal(t, name+": in flight", api.inFlight.Load()+api.inBatches.Load()+api.inFlightBytes.Load(), int64(0))
 	}
+}
+
+func TestAPanicBehindTheAnswersBeginEndsTheConnectionAndIsCounted(t *testing.T) {
+	t.Parallel()
+	api := lone(t, accepting)
+	handler := api.guarded(route{operation: &huma.Operation{OperationID: "late"}, serve: func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusAccepted)
+		panic("secret payload")
+	}})
+	ended := func() (value any) {
+		defer func() { value = recover() }()
+		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", http.NoBody))
+		return nil
+	}()
+	if ended != http.ErrAbortHandler { //nolint:errorlint // the very value that net/http looks for
+		t.Errorf("got %v, want the connection ended", ended)
+	}
+	equal(t, "panics", testutil.ToFloat64(api.metrics.Panics), 1.0)
+	equal(t, "in flight", testutil.ToFloat64(api.metrics.Of("late").InFlight), 0.0)
+	equal(t, "its place is free", api.inFlight.Load(), int64(0))
 }
 
 func TestErrorsOfTheGatewayAre503Or429(t *testing.T) {

@@ -69,6 +69,8 @@ func TestBadInputIsAProblemThatSaysWhatAndWhere(t *testing.T) {
 		{"not an object", noteEvents, `[]`, nil, 400, "body", "body"},
 		{"no UTF-8", noteEvents, events("\"\xff\""), nil, 400, "body", "body"},
 		{"something behind it", noteEvents, noted + `x`, nil, 400, "body", "body"},
+		{"something behind a NUL behind it", noteEvents, noted + "\x00x", nil, 400, "body", "body"},
+		{"a NUL for a value", noteEvents, `{"expectedVersion":` + "\x00" + `}`, nil, 400, "body", "body.expectedVersion"},
 		{"a comma too many", noteEvents, `{"events":[],}`, nil, 400, "body", "body"},
 		{"no events", noteEvents, `{}`, nil, 400, "body", "body.events"},
 		{"empty events", noteEvents, `{"events":[]}`, nil, 400, "empty-append", "body.events"},
@@ -101,6 +103,9 @@ func TestBadInputIsAProblemThatSaysWhatAndWhere(t *testing.T) {
 		{"a control character in an event's id", noteEvents, events(`{"type":"note.Noted","data":{"text":""},"id":"a\u0000"}`), nil, 400, "body", "body.events[0].id"},
 		{"a time that is none", noteEvents, events(`{"type":"note.Noted","data":{"text":""},"time":"yesterday"}`), nil, 400, "body", "body.events[0].time"},
 		{"a year of five digits", noteEvents, events(`{"type":"note.Noted","data":{"text":""},"time":"12026-01-01T00:00:00Z"}`), nil, 400, "body", "body.events[0].time"},
+		{"the zero time of Go", noteEvents, events(`{"type":"note.Noted","data":{"text":""},"time":"0001-01-01T00:00:00Z"}`), nil, 400, "body", "body.events[0].time"},
+		{"the zero time of Go in another zone", tallyAdd, `{"type":"tally.Add","data":{"amount":1},"time":"0001-01-01T01:00:00+01:00"}`, nil, 400, "body", "body.time"},
+		{"less than a microsecond behind the epoch among several", noteEvents, events(`{"type":"note.Noted","data":{"text":""}},{"type":"note.Noted","data":{"text":""},"time":"1970-01-01T00:00:00.0000009Z"}`), nil, 400, "payload", "body.events[1].time"},
 		{"the epoch among several", noteEvents, events(`{"type":"note.Noted","data":{"text":""},"time":"1970-01-01T00:00:00Z"},{"type":"note.Noted","data":{"text":""}}`), nil, 400, "payload", "body.events[0].time"},
 		{"metadata of numbers", noteEvents, events(`{"type":"note.Noted","data":{"text":""},"metadata":{"a":1}}`), nil, 400, "body", "body.events[0].metadata.a"},
 		{"metadata with a reserved name", noteEvents, events(`{"type":"note.Noted","data":{"text":""},"metadata":{"fs-command-id":"x"}}`), nil, 400, "body", "body.events[0].metadata.fs-command-id"},
@@ -282,6 +287,25 @@ func TestRequestsOfOneStreamKeepTheirOrder(t *testing.T) {
 			}
 		}
 		equal(t, "requests of a stream", len(order), each)
+	}
+}
+
+func TestFaultsOfABatchPointIntoIt(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string][2]string{
+		engine.CodeIDReused: {"header.Idempotency-Key", "body.requests[0].commandId"},
+		engine.CodeKey:      {"path.id", "body.requests[0].id"},
+		engine.CodePayload:  {"body", "body.requests[0]"},
+	} {
+		api := lone(t, func(context.Context, gateway.Request) (engine.Outcome, error) {
+			return engine.Outcome{Kind: engine.OutcomeInvalid, Code: code, Message: "why", Errors: []string{"why"}}, nil
+		})
+		equal(t, code+" of one", send(t, api, http.MethodPost, noteEvents, noted).faults(), []string{want[0]})
+		results, _ := send(t, api, http.MethodPost, batchAppend, goodBatch).body["results"].([]any)
+		if len(results) != 1 {
+			t.Fatalf("%s: got %d results, want 1", code, len(results))
+		}
+		equal(t, code+" in a batch", answered{body: results[0].(map[string]any)}.faults(), []string{want[1]})
 	}
 }
 

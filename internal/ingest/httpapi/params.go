@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/foldstream/foldstream/pkg/event"
 )
 
@@ -25,19 +26,10 @@ func (a *API) streamOf(r *http.Request) (event.StreamID, error) {
 
 // knowsCategory is nil or a 404.
 func (a *API) knowsCategory(name string) error {
-	if _, known := a.categories[name]; known {
+	if a.categories[name] {
 		return nil
 	}
-	return problem(http.StatusNotFound, codeUnknownCategory, fmt.Sprintf("no category %q that is written here: see foldstream.yaml", clip(name)))
-}
-
-// clip shortens foreign text.
-func clip(text string) string {
-	const most = 64
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
+	return problem(http.StatusNotFound, codeUnknownCategory, fmt.Sprintf("no category %q that is written here: see foldstream.yaml", web.Clip(name)))
 }
 
 // query reads the parameters of a query; those that are not among known, and those that stand
@@ -54,7 +46,7 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 	for name, all := range values {
 		switch {
 		case !slices.Contains(known, name):
-			faults = append(faults, Fault{Location: "query." + clip(name), Message: "is unknown; known are: " + strings.Join(known, ", ")})
+			faults = append(faults, Fault{Location: "query." + web.Clip(name), Message: "is unknown; known are: " + strings.Join(known, ", ")})
 		case len(all) > 1:
 			faults = append(faults, Fault{Location: "query." + name, Message: "stands twice"})
 		}
@@ -74,7 +66,7 @@ func durationParam(values url.Values, name string, fallback, most time.Duration)
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 || d > most {
-		return 0, faulty(codeParameter, Fault{Location: "query." + name, Message: fmt.Sprintf("%q: want a duration of at most %s, such as 5s or 500ms", clip(text), most)})
+		return 0, faulty(codeParameter, Fault{Location: "query." + name, Message: fmt.Sprintf("%q: want a duration of at most %s, such as 5s or 500ms", web.Clip(text), most)})
 	}
 	return d, nil
 }

@@ -12,12 +12,10 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/foldstream/foldstream/internal/engine"
 	"github.com/foldstream/foldstream/internal/ingest/gateway"
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
 	"github.com/google/uuid"
@@ -26,9 +24,6 @@ import (
 // bareHeadersMax is how much metadata a single event may have to be a record by itself: all headers
 // of a request together are limited. With more it goes into a foldstream.Append.
 const bareHeadersMax = 32
-
-// epoch cannot be told from "no time" in a foldstream.Append.
-var epoch = time.UnixMicro(0).UTC()
 
 // builder makes one request of what a body has.
 type builder struct {
@@ -142,10 +137,9 @@ func (b *builder) envelope(r *gateway.Request, events []eventIn) error {
 		if e.time.IsZero() {
 			continue
 		}
-		if e.time.Equal(epoch) {
-			b.fault(engine.CodePayload, b.location(i, "time"), "1970-01-01T00:00:00Z exactly means no time among several events: send the event alone")
+		if items[i].Time = e.time.UnixMicro(); items[i].Time == 0 { // which is how a foldstream.Append says that there is none
+			b.fault(engine.CodePayload, b.location(i, "time"), "the first microsecond of 1970 means no time among several events: send the event alone")
 		}
-		items[i].Time = e.time.UnixMicro()
 	}
 	if len(b.faults) > 0 {
 		return nil
@@ -174,13 +168,13 @@ func startOf(ends []int, i int) int {
 func (b *builder) registered(i int, e *eventIn) (*codec.Registered, error) {
 	category := b.stream.Category
 	if len(e.typ) <= len(category)+1 || !strings.HasPrefix(e.typ, category) || e.typ[len(category)] != '.' {
-		b.fault(engine.CodeType, b.location(i, "type"), fmt.Sprintf("%q is none of category %s: its types are named %s.<Name>", clip(e.typ), category, category))
+		b.fault(engine.CodeType, b.location(i, "type"), fmt.Sprintf("%q is none of category %s: its types are named %s.<Name>", web.Clip(e.typ), category, category))
 		return nil, nil
 	}
 	reg, err := b.api.cfg.Registry.Latest(b.ctx, e.typ)
 	switch {
 	case errors.Is(err, codec.ErrUnknownSchema):
-		b.fault(engine.CodeType, b.location(i, "type"), fmt.Sprintf("%q is not registered: add its schema to the project", clip(e.typ)))
+		b.fault(engine.CodeType, b.location(i, "type"), fmt.Sprintf("%q is not registered: add its schema to the project", web.Clip(e.typ)))
 		return nil, nil
 	case err != nil:
 		return nil, err
@@ -265,8 +259,10 @@ func (a *API) requestOf(r *http.Request) (request event.Request, fresh bool, err
 			return ""
 		case len(values) > 1:
 			faults = append(faults, Fault{Location: "header." + name, Message: "stands twice"})
-		case !isPlain(values[0], bytesMax):
-			faults = append(faults, Fault{Location: "header." + name, Message: fmt.Sprintf("has %d bytes: want 1 to %d bytes of UTF-8 without control characters", len(values[0]), bytesMax)})
+		default:
+			if reason := textFault(values[0], bytesMax); reason != "" {
+				faults = append(faults, Fault{Location: "header." + name, Message: reason})
+			}
 		}
 		return values[0]
 	}
@@ -283,11 +279,6 @@ func (a *API) requestOf(r *http.Request) (request event.Request, fresh bool, err
 		request.ID, fresh = a.newID(), true
 	}
 	return request, fresh, nil
-}
-
-// isPlain says whether a text can be one of our headers' values.
-func isPlain(text string, bytesMax int) bool {
-	return text != "" && len(text) <= bytesMax && utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
 // newID is a UUID of version 7: those of one time stand together in an index.

@@ -19,7 +19,7 @@ const (
 	codeOverloaded      = "overloaded"       // a limit of what may wait here is reached
 	codeUnknown         = "unknown"          // the outcome is not known yet
 	codeUnavailable     = "unavailable"      // something that this needs is away
-	codeBug             = "bug"              // a panic; never seen
+	// web.CodeBug: a panic; never seen
 )
 
 // Fault is one thing that is wrong with a request.

@@ -221,7 +221,7 @@ func TestPagesAreJSONWhateverTheTexts(t *testing.T) {
 	p := streams.Page{Stream: event.StreamID{Category: "note", ID: hostile}, Version: 3, Next: 2, Events: []event.Recorded{
 		{
 			Version: 1, ID: hostile, Type: hostile, CommandID: hostile, CorrelationID: hostile, CausationID: hostile, UserID: hostile, Value: []byte("junk"),
-			Extra: []event.Header{{Key: hostile, Value: []byte(hostile)}, {Key: "null"}, {Key: "null", Value: []byte("second")}},
+			Extra: []event.Header{{Key: hostile, Value: []byte(hostile)}, {Key: "null"}, {Key: "null", Value: []byte("second")}, {Key: "none"}},
 		},
 		{Version: 2, Type: "note.Noted", Value: append([]byte{0, 0, 0, 0, idNoted}, "\x04hi\x00"...)},
 		{Version: 3, Type: "tally.Added", Value: append([]byte{0, 0, 0, 0, idNoted}, "\x04hi\x00"...)},
@@ -235,7 +235,8 @@ func TestPagesAreJSONWhateverTheTexts(t *testing.T) {
 	} {
 		equal(t, name, text, clean)
 	}
-	equal(t, "a header without a value, and one twice", words(len(e.Metadata), e.Metadata["null"] == ""), "2 true")
+	equal(t, "a header that stands twice", words(len(e.Metadata), e.Metadata["null"]), "3 second")
+	equal(t, "a header without a value", e.Metadata["none"], "")
 	if string(e.Data) != "null" || !strings.Contains(e.Error, "not framed") {
 		t.Errorf("junk: got data %s, error %q, want null and why", e.Data, e.Error)
 	}
@@ -256,6 +257,40 @@ func TestLongPagesAreSentInPieces(t *testing.T) {
 	writePage(t, api, w, p)
 	got := page(t, answered{status: w.Code, text: w.Body.String()})
 	equal(t, "events", words(len(got.Events), got.Events[4999].Version, w.Header().Get("Content-Length")), words(5000, 5000, w.Body.Len()))
+}
+
+func TestPagesThatAreReadCountAmongWhatRequestsHold(t *testing.T) {
+	t.Parallel()
+	api := lone(t, accepting)
+	const others, most = 100 << 20, 256 << 20
+	api.inFlightBytes.Add(others)
+	text := pageText{api: api, ctx: t.Context(), encoding: encodingAvro}
+	e := event.Recorded{Version: 1, Type: "note.Noted", Value: make([]byte, 1<<20)}
+	take := func() error {
+		err := text.Take(&e)
+		held := 0
+		for _, piece := range text.pieces {
+			held += cap(piece.text)
+		}
+		equal(t, "bytes held", api.inFlightBytes.Load(), int64(others+held))
+		return err
+	}
+	for range 3 {
+		if err := take(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text.Begin()
+	equal(t, "bytes held by a page that begins anew", api.inFlightBytes.Load(), int64(others))
+
+	api.inFlightBytes.Add(most - others - 1)
+	var p *Problem
+	if err := text.Take(&e); !errors.As(readProblem(err), &p) || p.Status != http.StatusTooManyRequests || p.Code != codeOverloaded {
+		t.Errorf("beyond what may be held: got %v, want 429 overloaded", err)
+	}
+	text.release()
+	text.release()
+	equal(t, "bytes held after the page", api.inFlightBytes.Load(), int64(most-1))
 }
 
 func TestPagesEndBeforeTheirTextIsTooLong(t *testing.T) {

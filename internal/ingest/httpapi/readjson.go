@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
-	"unicode/utf8"
 
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/foldstream/foldstream/internal/streams"
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
@@ -41,17 +41,22 @@ type pageText struct {
 	ctx      context.Context //nolint:containedctx // of the one request that it lives in
 	encoding string
 
-	pieces []*piece
-	bytes  int // of all pieces but the last
-	events int
+	pieces   []*piece
+	bytes    int // of all pieces but the last
+	events   int
+	reserved int64 // of what the requests that are worked on may hold
 }
 
 // Begin implements streams.Taker.
 func (p *pageText) Begin() { p.release() }
 
-// Take implements streams.Taker.
+// Take implements streams.Taker. The error is a 429 where all requests together hold too much.
 func (p *pageText) Take(e *event.Recorded) error {
-	last := p.room()
+	last, err := p.room()
+	if err != nil {
+		return err
+	}
+	had := cap(last.text)
 	if p.events > 0 {
 		last.text = append(last.text, ',')
 	}
@@ -61,28 +66,42 @@ func (p *pageText) Take(e *event.Recorded) error {
 	}
 	last.text = text
 	p.events++
-	if p.bytes+len(text) > pageBytesMax {
+	if err := p.reserve(cap(text) - had); err != nil {
+		return err
+	}
+	if int64(p.bytes+len(text)) > min(pageBytesMax, p.api.cfg.Limits.InFlightBytesMax/4) {
 		return streams.ErrPageFull
 	}
 	return nil
 }
 
+// reserve counts the page's memory among that of all requests; release gives it back.
+func (p *pageText) reserve(bytes int) error {
+	p.reserved += int64(bytes)
+	if p.api.inFlightBytes.Add(int64(bytes)) > p.api.cfg.Limits.InFlightBytesMax {
+		return overloaded("the requests that are worked on hold as many bytes as may be: come again, or ask for fewer events at once")
+	}
+	return nil
+}
+
 // room is a piece that most events fit into.
-func (p *pageText) room() *piece {
+func (p *pageText) room() (*piece, error) {
 	const most = 4 << 10
 	if n := len(p.pieces); n > 0 {
 		last := p.pieces[n-1]
 		if len(last.text)+most <= pieceBytes {
-			return last
+			return last, nil
 		}
 		p.bytes += len(last.text)
 	}
 	fresh := pieces.Get().(*piece)
 	p.pieces = append(p.pieces, fresh)
-	return fresh
+	return fresh, p.reserve(cap(fresh.text))
 }
 
 func (p *pageText) release() {
+	p.api.inFlightBytes.Add(-p.reserved)
+	p.reserved = 0
 	for _, piece := range p.pieces {
 		if cap(piece.text) <= piecesKept {
 			piece.text = piece.text[:0]
@@ -95,9 +114,9 @@ func (p *pageText) release() {
 // send answers with the page. Each piece has its own time to be written.
 func (p *pageText) send(w http.ResponseWriter, page *streams.Page) error {
 	head := append([]byte(nil), `{"category":`...)
-	head = appendJSONText(head, page.Stream.Category)
+	head = web.AppendText(head, page.Stream.Category)
 	head = append(head, `,"id":`...)
-	head = appendJSONText(head, page.Stream.ID)
+	head = web.AppendText(head, page.Stream.ID)
 	head = append(head, `,"version":`...)
 	head = strconv.AppendInt(head, int64(page.Version), 10)
 	head = append(head, `,"events":[`...)
@@ -140,17 +159,17 @@ func (a *API) appendEvent(ctx context.Context, b []byte, e *event.Recorded, enco
 	b = append(b, '{')
 	if withStream {
 		b = append(b, `"category":`...)
-		b = appendJSONText(b, e.Stream.Category)
+		b = web.AppendText(b, e.Stream.Category)
 		b = append(b, `,"stream":`...)
-		b = appendJSONText(b, e.Stream.ID)
+		b = web.AppendText(b, e.Stream.ID)
 		b = append(b, ',')
 	}
 	b = append(b, `"version":`...)
 	b = strconv.AppendInt(b, int64(e.Version), 10)
 	b = append(b, `,"id":`...)
-	b = appendJSONText(b, e.ID)
+	b = web.AppendText(b, e.ID)
 	b = append(b, `,"type":`...)
-	b = appendJSONText(b, e.Type)
+	b = web.AppendText(b, e.Type)
 	b = append(b, `,"time":"`...)
 	b = e.Time.AppendFormat(b, time.RFC3339Nano)
 	b = append(b, `","recordedAt":"`...)
@@ -186,78 +205,44 @@ func (a *API) appendData(ctx context.Context, b []byte, e *event.Recorded) ([]by
 		return b, err
 	}
 	b = append(b, `null,"error":`...)
-	return appendJSONText(b, err.Error()), nil
+	return web.AppendText(b, err.Error()), nil
 }
 
 func appendOptional(b []byte, name, value string) []byte {
 	if value == "" {
 		return b
 	}
-	return appendJSONText(append(b, name...), value)
+	return web.AppendText(append(b, name...), value)
 }
 
-// appendMetadata appends the headers that are not ours. Of those with one name the first counts.
+// appendMetadata appends the headers that are not ours. Of those with one name the last counts: the
+// event's own stand behind those of its request.
 func appendMetadata(b []byte, headers []event.Header) []byte {
 	if len(headers) == 0 {
 		return b
 	}
 	b = append(b, `,"metadata":{`...)
+	begun := false
 	for i, h := range headers {
-		if standsBefore(headers[:i], h.Key) {
+		if has(headers[i+1:], h.Key) {
 			continue
 		}
-		if i > 0 {
+		if begun {
 			b = append(b, ',')
 		}
-		b = appendJSONText(b, h.Key)
+		begun = true
+		b = web.AppendText(b, h.Key)
 		b = append(b, ':')
-		b = appendJSONText(b, string(h.Value))
+		b = web.AppendText(b, h.Value)
 	}
 	return append(b, '}')
 }
 
-func standsBefore(headers []event.Header, name string) bool {
+func has(headers []event.Header, name string) bool {
 	for _, h := range headers {
 		if h.Key == name {
 			return true
 		}
 	}
 	return false
-}
-
-// appendJSONText appends a JSON string. Bytes that are not UTF-8 become U+FFFD.
-func appendJSONText(b []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	b = append(b, '"')
-	start := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c >= utf8.RuneSelf {
-			r, size := utf8.DecodeRuneInString(s[i:])
-			if r == utf8.RuneError && size == 1 {
-				b = append(append(b, s[start:i]...), "\uFFFD"...)
-				start = i + 1
-			}
-			i += size
-			continue
-		}
-		if c >= ' ' && c != '"' && c != '\\' {
-			i++
-			continue
-		}
-		b = append(b, s[start:i]...)
-		switch c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\t':
-			b = append(b, '\\', 't')
-		default:
-			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-		}
-		i++
-		start = i
-	}
-	return append(append(b, s[start:]...), '"')
 }

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/foldstream/foldstream/pkg/event"
 )
 
@@ -48,7 +49,7 @@ func (p *readParams) integer(name string, fallback, most int64) int64 {
 	text := p.values.Get(name)
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 1 || n > most || strings.HasPrefix(text, "+") {
-		p.fault(name, "%q: want a whole number from 1 to %d", clip(text), most)
+		p.fault(name, "%q: want a whole number from 1 to %d", web.Clip(text), most)
 		return fallback
 	}
 	return n
@@ -61,7 +62,7 @@ func (p *readParams) choice(name string, words ...string) string {
 	}
 	text := p.values.Get(name)
 	if !slices.Contains(words, text) {
-		p.fault(name, "%q: want %s", clip(text), strings.Join(words, " or "))
+		p.fault(name, "%q: want %s", web.Clip(text), strings.Join(words, " or "))
 		return words[0]
 	}
 	return text
@@ -82,7 +83,7 @@ func (p *readParams) time(name string) time.Time {
 func parseTime(text string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil || t.UTC().Year() < 1 || t.UTC().Year() > 9999 || t.IsZero() {
-		return time.Time{}, fmt.Errorf("%q: want a time as in RFC 3339, such as 2026-03-01T12:00:00Z, of the years 1 to 9999", clip(text))
+		return time.Time{}, fmt.Errorf("%q: want a time as in RFC 3339, such as 2026-03-01T12:00:00Z, of the years 1 to 9999", web.Clip(text))
 	}
 	return t.UTC(), nil
 }

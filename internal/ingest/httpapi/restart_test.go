@@ -168,20 +168,18 @@ func TestNobodyOwnsThePartitionIs503(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, testkit.Kafkas(t)[0], 1)
 	i := s.start(settings{api: func(c *Config) {
-		// Only the gateway's topic way is open, and nobody reads the topic in time.
-		c.Gateway = fakeGateway(func(ctx context.Context, r gateway.Request) (engine.Outcome, error) {
-			g, err := gateway.New(ctx, gateway.Config{
-				Namespace: s.ns, Categories: []string{"note"}, Kafka: s.opts(), Codec: c.Codec,
-				Submit: func(context.Context, engine.Submission) (engine.Outcome, error) {
-					return engine.Outcome{}, engine.ErrNotOwner
-				},
-			})
-			if err != nil {
-				return engine.Outcome{}, err
-			}
-			defer g.Close()
-			return g.Do(ctx, r)
+		// Only the gateway's topic way is open, and nobody reads the answers.
+		g, err := gateway.New(t.Context(), gateway.Config{
+			Namespace: s.ns, Categories: []string{"note"}, Kafka: s.opts(), Codec: c.Codec,
+			Submit: func(context.Context, engine.Submission) (engine.Outcome, error) {
+				return engine.Outcome{}, engine.ErrNotOwner
+			},
 		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(g.Close)
+		c.Gateway = g
 	}})
 	got := call(t, http.MethodPost, i.url+noteEvents+"?timeout=500ms", noted)
 	equal(t, "answer", words(got.status, got.code(), got.string("outcome"), got.header.Get("Retry-After")), "503 unknown unknown 1")
@@ -205,7 +203,7 @@ func TestADrainLetsRequestsUnderWayFinish(t *testing.T) {
 	go func() { got <- call(t, http.MethodPost, server.URL()+noteEvents, noted) }()
 	<-arrived
 	stop()
-	<-api.draining // shutdown has begun
+	<-api.draining.Done() // shutdown has begun
 	close(let)
 	if a := <-got; a.status != http.StatusCreated {
 		t.Errorf("got %d %s, want it done", a.status, a.text)

@@ -6,15 +6,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// registrars lists what registers routes; each file of operations has one.
-func (a *API) registrars() []func() {
-	return []func(){
-		a.registerWrites,
-		a.registerReads,
-		a.registerSubscribe,
-	}
-}
-
 // route is one operation.
 type route struct {
 	// operation documents it; Method and Path say where it is served. Path wildcards are those of

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/foldstream/foldstream/internal/service/web"
 )
 
 // scanner reads one JSON text value by value, without copies but for texts with escapes. It is
@@ -37,7 +39,7 @@ func (s *scanner) location() string {
 			out = append(strconv.AppendInt(append(out, '['), int64(seg.index), 10), ']')
 			continue
 		}
-		out = append(append(out, '.'), clip(string(seg.name))...)
+		out = append(append(out, '.'), web.Clip(string(seg.name))...)
 	}
 	return string(out)
 }
@@ -63,7 +65,7 @@ func (s *scanner) space() {
 	}
 }
 
-// peek is the next byte behind white space; 0 at the end.
+// peek is the next byte behind white space; 0 at the end, and for a NUL, which begins no value.
 func (s *scanner) peek() byte {
 	s.space()
 	if s.err != nil || s.pos >= len(s.b) {
@@ -82,7 +84,7 @@ func (s *scanner) take(c byte) bool {
 
 // end demands that nothing follows.
 func (s *scanner) end() {
-	if s.err == nil && s.peek() != 0 {
+	if s.space(); s.err == nil && s.pos < len(s.b) {
 		s.want("the end")
 	}
 }
@@ -409,7 +411,7 @@ func (s *scanner) skipText() {
 // what names the next token, for a fault.
 func (s *scanner) what() string {
 	switch c := s.peek(); {
-	case c == 0:
+	case s.pos >= len(s.b):
 		return "the end"
 	case c == '"':
 		return "a string"

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/foldstream/foldstream/internal/streams"
 	"github.com/foldstream/foldstream/pkg/event"
 )
@@ -96,7 +97,7 @@ func (p *readParams) types(text string) []string {
 	}
 	for _, t := range types {
 		if reason := textFault(t, event.TypeBytesMax); reason != "" {
-			p.fault("type", "%q %s", clip(t), reason)
+			p.fault("type", "%q %s", web.Clip(t), reason)
 			return nil
 		}
 	}
@@ -140,12 +141,12 @@ func (a *API) serveSubscribe(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer a.whenDraining(cancel)()
+	defer context.AfterFunc(a.draining, cancel)()
 	opening, stop := context.WithTimeout(ctx, openTimeout)
 	feed, err := store.Open(opening, q)
 	stop()
 	if err != nil {
-		if a.isDraining() {
+		if a.draining.Err() != nil {
 			return problem(http.StatusServiceUnavailable, codeUnavailable, "this service is stopping").comeAgain()
 		}
 		return readProblem(err)
@@ -156,28 +157,6 @@ func (a *API) serveSubscribe(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("subscription of %s: %w", q.Category, err)
 	}
 	return nil
-}
-
-// whenDraining calls f when the service stops; the function returned ends that.
-func (a *API) whenDraining(f func()) (stop func()) {
-	ended := make(chan struct{})
-	go func() {
-		select {
-		case <-a.draining:
-			f()
-		case <-ended:
-		}
-	}()
-	return func() { close(ended) }
-}
-
-func (a *API) isDraining() bool {
-	select {
-	case <-a.draining:
-		return true
-	default:
-		return false
-	}
 }
 
 // subscription is one client that follows a category. It belongs to the request's goroutine.

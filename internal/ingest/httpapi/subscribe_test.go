@@ -222,7 +222,7 @@ func (s *stuckWriter) Write([]byte) (int, error) {
 }
 func (s *stuckWriter) SetWriteDeadline(t time.Time) error { s.deadline = t; return nil }
 
-func TestASubscriberThatStopsReadingHoldsNoMemory(t *testing.T) {
+func TestASubscriptionEndsWithItsConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, testkit.Kafkas(t)[0], 1)
 	i := s.start(s.reading())

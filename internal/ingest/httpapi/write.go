@@ -11,6 +11,7 @@ import (
 
 	"github.com/foldstream/foldstream/internal/engine"
 	"github.com/foldstream/foldstream/internal/ingest/gateway"
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/foldstream/foldstream/pkg/codec"
 	"github.com/foldstream/foldstream/pkg/event"
 )
@@ -174,8 +175,8 @@ func (a *API) batchTarget(stream event.StreamID, commandID, at string) error {
 	if err := event.ValidateID(stream.ID); err != nil {
 		return faulty(engine.CodeKey, Fault{Location: at + ".id", Message: err.Error()})
 	}
-	if !isPlain(commandID, event.IDBytesMax) {
-		return faulty(engine.CodeHeader, Fault{Location: at + ".commandId", Message: fmt.Sprintf("has %d bytes: want 1 to %d bytes without control characters", len(commandID), event.IDBytesMax)})
+	if reason := textFault(commandID, event.IDBytesMax); reason != "" {
+		return faulty(engine.CodeHeader, Fault{Location: at + ".commandId", Message: reason})
 	}
 	return nil
 }
@@ -275,8 +276,8 @@ func (a *API) avroRequest(ctx context.Context, q *codec.AppendBatchRequest, requ
 	}
 	if e := &q.Events[0]; len(q.Events) == 1 && (e.ID == "" || e.ID == request.ID) && len(e.Metadata) <= bareHeadersMax {
 		r.Request.Type, r.Value = e.Type, append(codec.AppendConfluent(make([]byte, 0, codec.ConfluentHeaderBytes+len(e.Data)), e.SchemaID), e.Data...)
-		if !isPlain(e.Type, event.TypeBytesMax) {
-			return r, invalidRequest(engine.CodeType, at+".events[0].type", fmt.Sprintf("want 1 to %d bytes without control characters", event.TypeBytesMax))
+		if reason := textFault(e.Type, event.TypeBytesMax); reason != "" {
+			return r, invalidRequest(engine.CodeType, at+".events[0].type", reason)
 		}
 		if e.Time != 0 {
 			r.Request.Time = time.UnixMicro(e.Time).UTC()
@@ -312,12 +313,12 @@ func (b *batch) do(ctx context.Context) error {
 	lanes := b.lanes()
 	var next atomic.Int64
 	var workers sync.WaitGroup
-	var panicked atomic.Pointer[any]
+	var panicked atomic.Pointer[web.Panicked]
 	for range min(len(lanes), batchWorkers) {
 		workers.Go(func() {
 			defer func() {
 				if v := recover(); v != nil {
-					panicked.Store(&v)
+					panicked.Store(&web.Panicked{Value: v, Frames: web.PanicFrames(1)})
 				}
 			}()
 			for lane := next.Add(1) - 1; lane < int64(len(lanes)); lane = next.Add(1) - 1 {
@@ -328,8 +329,8 @@ func (b *batch) do(ctx context.Context) error {
 		})
 	}
 	workers.Wait()
-	if v := panicked.Load(); v != nil {
-		panic(*v) // the guard's net is under the handler's goroutine alone
+	if p := panicked.Load(); p != nil {
+		panic(p) // the net is under the handler's goroutine alone
 	}
 	return nil
 }
