@@ -114,9 +114,13 @@ func endpointsTable(dataDir string, e devstack.Endpoints) app.Table {
 		[]string{"postgres", service.RedactDSN(e.DSN)},
 		[]string{"namespace", e.Namespace})
 	if addr, runs := e.HTTP["ingest"]; runs {
-		t.Rows = append(t.Rows, []string{"api", addr + "/v1, /openapi.json, /registry"})
+		paths := "/v1, /openapi.json, /registry"
+		if _, reads := e.HTTP["query"]; reads {
+			paths = "/v1, /openapi.json, /query/openapi.json, /registry"
+		}
+		t.Rows = append(t.Rows, []string{"api", addr + paths})
 	}
-	for _, name := range []string{"ingest", "projector"} {
+	for _, name := range []string{"ingest", "projector", "query"} {
 		if addr, runs := e.HTTP[name]; runs {
 			t.Rows = append(t.Rows, []string{name, addr + "/readyz, /metrics"})
 		}

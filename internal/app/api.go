@@ -2,8 +2,8 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"net/http"
 
 	"github.com/foldstream/foldstream/internal/ingest"
@@ -12,15 +12,23 @@ import (
 	"github.com/foldstream/foldstream/internal/registry"
 	"github.com/foldstream/foldstream/internal/registry/rest"
 	"github.com/foldstream/foldstream/internal/service"
+	"github.com/foldstream/foldstream/internal/service/web"
 	"github.com/foldstream/foldstream/internal/streams"
 	"github.com/foldstream/foldstream/pkg/codec"
-	"github.com/foldstream/foldstream/pkg/decider"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// registryPath is where the schema registry is served, without the slash at its end.
-const registryPath = "/registry"
+// Where a process serves what it has.
+const (
+	apiPath = "/v1/"
+	// openAPIPath is of the process's document, and queryDocumentPath of that of the queries where
+	// the write side has the former.
+	openAPIPath       = "/openapi.json"
+	queryDocumentPath = "/query/openapi.json"
+	// registryPath is of the schema registry, without the slash at its end.
+	registryPath = "/registry"
+)
 
 // openAPI makes what ingest serves over HTTP: the API, its document, and the schema registry.
 func (s *Services) openAPI(ctx context.Context, in registry.Registry, writer *ingest.Service) error {
@@ -43,7 +51,7 @@ func (s *Services) openAPI(ctx context.Context, in registry.Registry, writer *in
 		return err
 	}
 	s.closes = append(s.closes, s.gateway.Close)
-	tokens, err := s.tokens()
+	tokens, err := s.authorization()
 	if err != nil {
 		return err
 	}
@@ -62,7 +70,7 @@ func (s *Services) openAPI(ctx context.Context, in registry.Registry, writer *in
 	if s.api, err = httpapi.New(cfg); err != nil {
 		return err
 	}
-	s.handlers["/v1/"], s.handlers["/openapi.json"] = s.api, s.api
+	s.handlers[apiPath], s.handlers[openAPIPath] = s.api, s.api
 	return s.openRegistry(in, tokens)
 }
 
@@ -74,18 +82,21 @@ func (e *Environment) apiCategories() []httpapi.Category {
 	return all
 }
 
-// tokens are those that open the API; nil where none is needed.
-func (s *Services) tokens() (*service.Tokens, error) {
-	if s.env.Config.HTTP.TokenFile == "" {
-		return nil, nil
+// authorization is what opens the APIs of the process; nil where nothing is needed.
+func (s *Services) authorization() (*service.Tokens, error) {
+	file := s.env.Config.HTTP.TokenFile
+	if file == "" || s.tokens != nil {
+		return s.tokens, nil
 	}
-	return service.NewTokens(s.env.Config.HTTP.TokenFile, s.env.Logger)
+	var err error
+	s.tokens, err = service.NewTokens(file, s.env.Logger)
+	return s.tokens, err
 }
 
 func (s *Services) openRegistry(in registry.Registry, tokens *service.Tokens) error {
+	logger := s.env.Logger.With("service", "registry")
 	handler, err := rest.New(rest.Config{
-		Registry: in, ReadOnly: !s.env.Config.Registry.HTTPWritable, Compatibility: s.env.Project.Compatibility,
-		Logger: s.env.Logger.With("service", "registry"),
+		Registry: in, ReadOnly: !s.env.Config.Registry.HTTPWritable, Compatibility: s.env.Project.Compatibility, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -94,8 +105,16 @@ func (s *Services) openRegistry(in registry.Registry, tokens *service.Tokens) er
 	if tokens != nil {
 		handler = tokens.Guard(handler)
 	}
-	s.handlers[registryPath+"/"] = handler
+	net := web.Net{Logger: logger, Answer: registryBug}
+	s.handlers[registryPath+"/"] = net.Guard("registry", handler)
 	return nil
+}
+
+// registryBug is a panic's answer in the form that the registry's clients read.
+func registryBug(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/vnd.schemaregistry.v1+json")
+	w.WriteHeader(http.StatusInternalServerError)
+	_, _ = io.WriteString(w, `{"error_code":500,"message":"a bug in this server; its log has the place"}`+"\n")
 }
 
 // openStreams makes what reads single streams: from the index, where there is a Postgres and the
@@ -110,16 +129,12 @@ func (s *Services) openStreams(ctx context.Context, opts []kgo.Opt, cdc *codec.C
 		}
 		s.closes = append(s.closes, s.closer(pool))
 	}
-	deciders := map[string]*decider.Definition{}
-	for _, d := range e.Program.definitions() {
-		deciders[d.Category] = &d
-	}
 	store, err := streams.New(streams.Config{
-		Namespace: e.Project.Namespace, Categories: e.eventCategories(), Deciders: deciders, Kafka: opts, Pool: pool, Codec: cdc,
+		Namespace: e.Project.Namespace, Categories: e.eventCategories(), Deciders: e.Program.deciderOf(), Kafka: opts, Pool: pool, Codec: cdc,
 		FeedsMax: e.Config.HTTP.SubscribersMax, Registerer: e.Metrics, Logger: e.Logger.With("service", "http"),
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the streams to read: %w", err))
+		return nil, fmt.Errorf("open the streams to read: %w", err)
 	}
 	s.closes = append(s.closes, store.Close)
 	return store, nil

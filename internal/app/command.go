@@ -58,7 +58,7 @@ func NewCommand(program Program) (*cobra.Command, *Globals) {
 	for _, s := range services {
 		root.AddCommand(serviceCommand(g, s))
 	}
-	root.AddCommand(queryCommand(g), topicsCommand(g), schemaCommand(g), viewCommand(g), versionCommand(g))
+	root.AddCommand(topicsCommand(g), schemaCommand(g), viewCommand(g), versionCommand(g))
 	return root, g
 }
 
@@ -71,11 +71,6 @@ func NewServiceCommand(program Program, name string) *cobra.Command {
 			root.RunE = serviceCommand(prepareRoot(root, program), s).RunE
 			return root
 		}
-	}
-	if name == queryName {
-		root := &cobra.Command{Use: program.Name, Short: queryShort, Args: cobra.NoArgs}
-		root.RunE = queryCommand(prepareRoot(root, program)).RunE
-		return root
 	}
 	panic("app: no service is named " + name)
 }

@@ -53,6 +53,15 @@ func (p Program) definitions() []decider.Definition {
 	return all
 }
 
+// deciderOf are the definitions by category.
+func (p Program) deciderOf() map[string]*decider.Definition {
+	all := map[string]*decider.Definition{}
+	for _, d := range p.definitions() {
+		all[d.Category] = &d
+	}
+	return all
+}
+
 // consumers are the dead-letter topics' owners that the project does not know of.
 func (p Program) consumers() []string {
 	var all []string

@@ -61,7 +61,7 @@ func TestQueriesSeeWhatWasJustWritten(t *testing.T) {
 	if err := os.WriteFile(cfg.HTTP.TokenFile, []byte("sesame\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	readers, err := environment().OpenQuery(t.Context())
+	readers, err := environment().OpenQuery()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestAnotherProjectHasNoneOfTheReferenceAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	services, err := env.OpenQuery(t.Context())
+	services, err := env.OpenQuery()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestAnotherProjectHasNoneOfTheReferenceAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := mine.OpenQuery(t.Context()); err == nil || !strings.Contains(err.Error(), "resource x") {
+	if _, err := mine.OpenQuery(); err == nil || !strings.Contains(err.Error(), "resource x") {
 		t.Errorf("a wrong definition: got %v", err)
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/foldstream/foldstream/internal/registry"
 	"github.com/foldstream/foldstream/internal/service"
 	"github.com/foldstream/foldstream/pkg/codec"
-	"github.com/foldstream/foldstream/pkg/decider"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 )
@@ -23,15 +22,24 @@ import (
 // Which services a process runs.
 type Which struct{ Ingest, Projector, Query bool }
 
-// services are the subcommands that run services.
-var services = []struct {
+// serviceSpec is a subcommand that runs services.
+type serviceSpec struct {
 	name, short string
-	which       Which
-}{
-	{"ingest", "Decide commands and append their events", Which{Ingest: true}},
-	{"projector", "Fold events into the views in Postgres", Which{Projector: true}},
-	{"all", "Run ingest, projector and query in one process", Which{Ingest: true, Projector: true, Query: true}},
+	open        func(context.Context, *Environment) (*Services, error)
 }
+
+var services = []serviceSpec{
+	{"ingest", "Decide commands and append their events", Which{Ingest: true}.open},
+	{"projector", "Fold events into the views in Postgres", Which{Projector: true}.open},
+	{queryName, "Answer from the views in Postgres over HTTP", openQueryAlone},
+	{"all", "Run ingest, projector and query in one process", Which{Ingest: true, Projector: true, Query: true}.open},
+}
+
+func (w Which) open(ctx context.Context, e *Environment) (*Services, error) {
+	return e.OpenServices(ctx, w)
+}
+
+func openQueryAlone(_ context.Context, e *Environment) (*Services, error) { return e.OpenQuery() }
 
 // startTimeout bounds the checks before a service serves.
 const startTimeout = 60 * time.Second
@@ -44,6 +52,7 @@ type Services struct {
 	handlers map[string]http.Handler // by pattern
 	api      *httpapi.API            // nil without ingest
 	gateway  *gateway.Gateway        // likewise
+	tokens   *service.Tokens         // nil where none is needed, or until they are asked for
 	parts    []part
 	closes   []func()
 }
@@ -56,10 +65,11 @@ type part struct {
 }
 
 // OpenServices connects, checks that the project's topics and schemas are there, brings the
-// views' tables up to date, and listens. Nothing is served yet. In a program without views the
-// projector is left out of Which, and the read side where no Postgres is named.
+// views' tables up to date, and listens. Nothing is served yet. Left out of Which are ingest in a
+// project without categories of its own, the projector where there is no view to keep, neither the
+// program's nor the system's, and the read side where no Postgres is named.
 func (e *Environment) OpenServices(ctx context.Context, which Which) (*Services, error) {
-	s := &Services{env: e, handlers: map[string]http.Handler{}}
+	s := e.newServices()
 	bounded, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := s.open(bounded, which); err != nil {
@@ -67,6 +77,10 @@ func (e *Environment) OpenServices(ctx context.Context, which Which) (*Services,
 		return nil, err
 	}
 	return s, nil
+}
+
+func (e *Environment) newServices() *Services {
+	return &Services{env: e, handlers: map[string]http.Handler{}}
 }
 
 func (s *Services) open(ctx context.Context, which Which) error {
@@ -93,7 +107,7 @@ func (s *Services) open(ctx context.Context, which Which) error {
 		}
 	}
 	if which.Query && e.hasPostgres() {
-		if err := s.openQuery(ctx); err != nil {
+		if err := s.openQuery(); err != nil {
 			return err
 		}
 	}
@@ -128,14 +142,11 @@ func (s *Services) openIngest(ctx context.Context, in registry.Registry) error {
 }
 
 func (e *Environment) ingestCategories() []ingest.Category {
-	definitions := map[string]*decider.Definition{}
-	for _, d := range e.Program.definitions() {
-		definitions[d.Category] = &d
-	}
+	deciders := e.Program.deciderOf()
 	var all []ingest.Category
 	for _, c := range e.Project.Categories {
 		all = append(all, ingest.Category{
-			Name: c.Name, Mode: c.Mode, Decider: definitions[c.Name],
+			Name: c.Name, Mode: c.Mode, Decider: deciders[c.Name],
 			AllowAppends: c.AllowAppends, DedupeIDs: c.DedupeIDs, DedupeAge: c.DedupeAge, Snapshots: c.Snapshots,
 		})
 	}
@@ -275,10 +286,7 @@ func instance() string {
 	return fmt.Sprintf("%s/%d", host, os.Getpid())
 }
 
-func serviceCommand(g *Globals, s struct {
-	name, short string
-	which       Which
-}) *cobra.Command {
+func serviceCommand(g *Globals, s serviceSpec) *cobra.Command {
 	return &cobra.Command{
 		Use: s.name, Short: s.short, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -293,7 +301,7 @@ func serviceCommand(g *Globals, s struct {
 			if err != nil {
 				return err
 			}
-			running, err := env.OpenServices(cmd.Context(), s.which)
+			running, err := s.open(cmd.Context(), env)
 			if err != nil {
 				return err
 			}
