@@ -80,8 +80,9 @@ func (c *Codec) AppendJSON(dst []byte, p Payload) ([]byte, error) {
 // A fault of the text is a *JSONError, and dst is returned as it was. It refuses unknown fields
 // (aliases too: they are for readers of old data), names that come twice, values of a wrong type
 // or out of range, text that is not UTF-8, what is beyond the codec's Limits, and a text of more
-// than 16 times Limits.BytesMax. Each byte is read once, and copied at most once for each level at
-// which names came out of order, whatever is in the text.
+// than 16 times Limits.BytesMax. The text is read once, and the guard reads the result once. At
+// each level where names came out of order, a map's keys are sorted and what is below is moved: the
+// work is bounded by the text's size times its depth, and that of sorting, whatever is in the text.
 func (c *Codec) EncodeJSON(dst []byte, reg *Registered, text []byte) ([]byte, error) {
 	if reg == nil {
 		return dst, &Error{Op: OpEncode, Err: fmt.Errorf("%w: no schema is given", ErrBinding)}

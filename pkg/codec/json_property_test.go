@@ -31,6 +31,8 @@ var leafTypes = []string{
 	`{"type":"long","logicalType":"timestamp-millis"}`, `{"type":"long","logicalType":"timestamp-micros"}`, `{"type":"long","logicalType":"timestamp-nanos"}`,
 	`{"type":"long","logicalType":"local-timestamp-millis"}`, `{"type":"long","logicalType":"local-timestamp-micros"}`, `{"type":"long","logicalType":"local-timestamp-nanos"}`,
 	`{"type":"bytes","logicalType":"decimal","precision":5,"scale":0}`,
+	// Not known to Avro: the number alone.
+	`{"type":"long","logicalType":"latency-millis"}`, `{"type":"long","logicalType":"time-nanos"}`,
 }
 
 // named are leaves that need a name of their own.

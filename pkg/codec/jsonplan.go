@@ -233,14 +233,16 @@ func (n *jsonNode) integer(from *node) {
 	if from.rule == ruleRange {
 		n.low, n.high = from.low, from.high
 	}
-	unit, isTime := unitOf(from.logical)
-	switch {
-	case from.kind == kindInt && from.logical == "date":
+	if !slices.Contains(logicalBases[from.logical], from.kind) {
+		return // of a logical type that is not known, or not on this base, only the number is
+	}
+	switch from.logical {
+	case "date":
 		n.form, n.want = formDate, "a date such as 2026-01-31"
-	case from.kind == kindInt && from.logical == "time-millis", from.kind == kindLong && from.logical == "time-micros":
-		n.form, n.unit, n.want = formTime, unit, "a time of day such as 15:04:05.25"
-	case from.kind == kindLong && isTime && from.logical != "time-millis":
-		n.form, n.unit, n.want = formTimestamp, unit, "an RFC 3339 time such as 2026-01-31T15:04:05.25Z"
+	case "time-millis", "time-micros":
+		n.form, n.unit, n.want = formTime, unitOf(from.logical), "a time of day such as 15:04:05.25"
+	default: // timestamp-… and local-timestamp-…
+		n.form, n.unit, n.want = formTimestamp, unitOf(from.logical), "an RFC 3339 time such as 2026-01-31T15:04:05.25Z"
 		if n.isLocal = strings.HasPrefix(from.logical, "local-"); n.isLocal {
 			n.want = "a local time such as 2026-01-31T15:04:05.25"
 		}
@@ -248,16 +250,14 @@ func (n *jsonNode) integer(from *node) {
 }
 
 // unitOf returns the nanoseconds of a time's unit.
-func unitOf(logical string) (int64, bool) {
+func unitOf(logical string) int64 {
 	switch logical[strings.LastIndexByte(logical, '-')+1:] {
 	case "millis":
-		return 1_000_000, true
+		return 1_000_000
 	case "micros":
-		return 1000, true
-	case "nanos":
-		return 1, true
+		return 1000
 	}
-	return 0, false
+	return 1
 }
 
 func (n *jsonNode) scalar(from *node) {
