@@ -1,16 +1,15 @@
 package service
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -155,7 +154,7 @@ func (s *HTTPServer) server(base context.Context) *http.Server {
 	server := &http.Server{
 		Handler: s.mux, ReadTimeout: s.cfg.ReadTimeout, ReadHeaderTimeout: s.cfg.ReadTimeout,
 		WriteTimeout: httpWriteTimeout, IdleTimeout: httpIdleTimeout, MaxHeaderBytes: httpHeaderBytesMax,
-		ErrorLog:    log.New(errorLog{s.logger}, "", 0),
+		ErrorLog:    slog.NewLogLogger(errorLog{s.logger.Handler()}, slog.LevelWarn),
 		BaseContext: func(net.Listener) context.Context { return base }, TLSConfig: s.tls,
 	}
 	s.mu.Lock()
@@ -166,18 +165,18 @@ func (s *HTTPServer) server(base context.Context) *http.Server {
 	return server
 }
 
-// errorLog takes what net/http has to say, a line a call: connections that cannot be accepted,
-// panics that nothing caught. Handshakes that fail are the clients' doing, and many on an open port.
-type errorLog struct{ logger *slog.Logger }
+// errorLog takes what net/http warns of: connections that cannot be accepted, panics that nothing
+// caught. Handshakes that fail are the clients' doing, and many on an open port: for debugging only.
+type errorLog struct{ slog.Handler }
 
-// Write implements io.Writer.
-func (l errorLog) Write(line []byte) (int, error) {
-	level := slog.LevelWarn
-	if bytes.HasPrefix(line, []byte("http: TLS handshake error")) {
-		level = slog.LevelDebug
+// Handle implements slog.Handler.
+func (h errorLog) Handle(ctx context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "http: TLS handshake error") {
+		if r.Level = slog.LevelDebug; !h.Enabled(ctx, r.Level) {
+			return nil
+		}
 	}
-	l.logger.Log(context.Background(), level, string(bytes.TrimSpace(line)))
-	return len(line), nil
+	return h.Handler.Handle(ctx, r)
 }
 
 func (s *HTTPServer) serve(server *http.Server) error {

@@ -282,14 +282,20 @@ func TestPanicsThatNothingCaughtAreLogged(t *testing.T) {
 
 func TestHandshakesThatFailAreNoWarnings(t *testing.T) {
 	t.Parallel()
-	for line, want := range map[string]string{
-		"http: TLS handshake error from 10.0.0.1:4711: EOF\n": "level=DEBUG",
-		"http: Accept error: too many open files\n":           "level=WARN",
+	for _, c := range []struct {
+		line  string
+		level slog.Level
+		want  string
+	}{
+		{"http: TLS handshake error from 10.0.0.1:4711: EOF", slog.LevelInfo, ""},
+		{"http: TLS handshake error from 10.0.0.1:4711: EOF", slog.LevelDebug, "level=DEBUG"},
+		{"http: Accept error: too many open files", slog.LevelInfo, "level=WARN"},
 	} {
 		var out bytes.Buffer
-		log := errorLog{slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))}
-		if n, err := log.Write([]byte(line)); n != len(line) || err != nil || !strings.Contains(out.String(), want) {
-			t.Errorf("%q: wrote %d bytes, %v, and logged %s, want %s", line, n, err, out.String(), want)
+		handler := errorLog{slog.NewTextHandler(&out, &slog.HandlerOptions{Level: c.level})}
+		slog.NewLogLogger(handler, slog.LevelWarn).Print(c.line)
+		if got := out.String(); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%q at %s: logged %q, want %q", c.line, c.level, got, c.want)
 		}
 	}
 }
